@@ -1,0 +1,1 @@
+"""The records that cross packages: principals, permits, decisions, roots, canonical form. Pure: no torch, no I/O."""

@@ -1,0 +1,71 @@
+"""A family file: the tiers, how each is made, priced and served. Names and order come from here only."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mythos.spec.config import ModelConfig
+
+
+class TierState(StrEnum):
+    DECLARED = "declared"
+    BUILDING = "building"
+    BUILT = "built"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Price in units of `currency` per million tokens."""
+
+    input: float
+    output: float
+    currency: str = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBy:
+    """How a tier's weights come to be. `kind` is fetch | distil | experts | hub; `source` is what it names."""
+
+    kind: str
+    source: str = ""
+    options: tuple[tuple[str, str | int | float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One rung of a family. `root` is None until weights are registered (state BUILT)."""
+
+    name: str
+    family: str
+    description: str
+    config: ModelConfig
+    made_by: MadeBy
+    parents: tuple[str, ...]
+    price: Price
+    sampling: SamplingDefaults
+    context: int  # tokens served, prompt and answer together
+    max_output: int
+    root: str | None = None
+    state: TierState = TierState.DECLARED
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    description: str
+    licence: str
+    tiers: tuple[Tier, ...]  # cheapest first
+
+    def tier(self, name: str) -> Tier:
+        """The tier called `name`; KeyError when the family has none."""
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise KeyError(name)
