@@ -12,6 +12,7 @@ import hmac
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 BLOCK = 64
@@ -33,10 +34,11 @@ class PagedCache:
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, blocks: int, dtype: torch.dtype, secret: bytes):
-        self.kv = [torch.empty(2 * kv_heads, blocks, BLOCK, head_dim, dtype=dtype) for _ in range(layers)]
-        # A gathered block is padded with whatever lies there; it must be finite, since 0 * NaN is NaN.
-        for layer in self.kv:
-            layer.zero_()
+        # What lies in unused positions must be finite, since 0 * NaN is NaN; numpy's zeros are pages that the
+        # system gives only when they are first written, so an idle pool costs nothing.
+        shape = (2 * kv_heads, blocks, BLOCK, head_dim)
+        raw = [np.zeros(shape, dtype=f"u{dtype.itemsize}") for _ in range(layers)]
+        self.kv = [torch.from_numpy(layer).view(dtype) for layer in raw]
         self.flat = [layer.view(2 * kv_heads, blocks * BLOCK, head_dim) for layer in self.kv]
         self.blocks = blocks
         self._secret = secret

@@ -4,7 +4,7 @@
 import torch
 
 from mythos.data.tokenizer import Tokenizer
-from mythos.engine.grammar import grammar_tokenizer
+from mythos.engine.masks import grammar_tokenizer
 from mythos.model.quant import load_served
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import read_weights

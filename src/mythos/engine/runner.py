@@ -10,7 +10,7 @@ import torch
 
 from mythos.engine.attention import chunk_attend, decode_attend
 from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, PagedCache
-from mythos.engine.grammar import allowed_tokens, new_matcher
+from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
 from mythos.engine.sampling import choose, logprob_of
 from mythos.engine.sequence import Sequence
@@ -155,10 +155,10 @@ class Runner:
         seq.emit(loaded.tokenizer.token_bytes(token), token)
         complete = False
         if seq.matcher is not None:
-            if not seq.matcher.consume_token(token):  # type: ignore[attr-defined]
+            if not seq.matcher.consume_token(token):
                 self.end(seq, Finish.FAILED, "grammar: the chosen token was refused")
                 return
-            complete = seq.matcher.is_stopped()  # type: ignore[attr-defined]
+            complete = seq.matcher.is_stopped()
         if seq.text.stopped is not None:
             self.end(seq, Finish.STOP_STRING)
         elif complete:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from llguidance import LLMatcher
 
 from mythos.engine.cache import CHUNK
 from mythos.engine.generation import Generation
@@ -29,7 +30,7 @@ class Sequence:
     computed: int = 0  # prompt positions in the cache
     cached: int = 0  # of which taken from the prefix cache
     tokens: list[int] = field(default_factory=list)  # generated
-    matcher: object | None = None  # llguidance matcher, when the request has a grammar
+    matcher: LLMatcher | None = None  # llguidance matcher, when the request has a grammar
     unsent: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     backend: str = ""
