@@ -30,8 +30,8 @@ def run() -> list[tuple[str, bool, str]]:
 
     def attention(rows: torch.Tensor) -> torch.Tensor:
         n = len(rows)
-        return scaled_dot_product_attention(rows.view(n, 3, 3, 64), k[:1].expand(n, -1, -1, -1), k[:1].expand(n, -1, -1, -1),
-                                            attn_mask=bias[:n])
+        same = k[:1].expand(n, -1, -1, -1)
+        return scaled_dot_product_attention(rows.view(n, 3, 3, 64), same, same, attn_mask=bias[:n])
 
     checks = [
         ("int8 linear", *_same(lambda rows: torch._weight_int8pack_mm(rows, q, scale), x)),
