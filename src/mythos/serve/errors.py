@@ -77,13 +77,14 @@ def clean(text: str, limit: int = 128) -> str:
 
 def envelope(error: ApiError, dialect: Dialect, request_id: str) -> bytes:
     """The JSON body of an error."""
+    own_fault = error.status >= 500
     if dialect is Dialect.OPENAI:
-        kind = _OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+        kind = _OPENAI_TYPES.get(error.status, "server_error" if own_fault else "invalid_request_error")
         return orjson.dumps(
             {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
         )
     inner: dict[str, object] = {
-        "type": _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error"),
+        "type": _ANTHROPIC_TYPES.get(error.status, "api_error" if own_fault else "invalid_request_error"),
         "message": error.message,
     }
     if error.code is not None:

@@ -12,7 +12,7 @@ from mythos.serve.settings import Limits
 
 @dataclass(slots=True)
 class Budget:
-    """`size` units that refill evenly over 60 seconds. Spending may overdraw it; the debt is paid by waiting."""
+    """`size` units that refill evenly over 60 seconds. Spending may overdraw it; waiting pays."""
 
     size: int
     left: float
