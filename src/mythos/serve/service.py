@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,7 +48,11 @@ class Service:
         self.metrics = Metrics()
         self.recorder = Recorder(self.store, self.clock)
         self.running: set[Generation] = set()
+        self.reading_out: set[asyncio.Task[None]] = set()  # cancelled answers on their way to their last event
         self.draining = False
+        self.aliases: Mapping[str, str] = {}
+        # Of their own, so that loading weights never keeps the look-up of a key waiting.
+        self.workers = ThreadPoolExecutor(4, "prepare")
         self._texts: dict[str, tuple[Tokenizer, str]] = {}
         self._texts_lock = threading.Lock()
 
@@ -92,4 +98,5 @@ class Service:
 
     def close(self) -> None:
         """Write down what is still queued. The engine and the store belong to whoever made them."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
         self.recorder.close()
