@@ -1,0 +1,96 @@
+"""The one place that says yes. Every route, the command line and the engine ask it; unknown means no."""
+
+import math
+
+from mythos.gate.standing import Standing, load_standing
+from mythos.records.clock import TOLERANCE
+from mythos.records.decision import Handling
+from mythos.records.permit import Action, Permit, Reason, Refusal
+from mythos.records.principal import LOCAL_ORG, Principal, is_operator
+from mythos.spec.family import Tier, TierState
+
+__all__ = ["Standing", "authorize", "known_tiers", "load_standing"]
+
+NO_PROFILE = "none"  # a handling decision has no safeguard profile
+
+# Seconds a permit lasts. An answer may take long; everything else is over at once.
+LIFETIME = {Action.KNOW: 60.0, Action.COUNT: 60.0, Action.ANSWER: 3600.0, Action.LOAD: 3600.0}
+
+
+def authorize(
+    standing: Standing, principal: Principal, action: Action, tier: str, purpose: str, now: float
+) -> Permit | Refusal:
+    """May `principal` do `action` on `tier` for `purpose` at `now` (POSIX seconds, from the Clock)? Pure.
+
+    A Refusal with `may_know` False is the same, to the byte, as the one for a tier that does not exist. Only
+    the operator and those whom a valid decision names learn the reason.
+    """
+    declared = next((found for found in standing.family.tiers if found.name == tier), None)
+    if declared is None:
+        return _unknown(tier)
+    decision = _decision(standing, declared)
+    named = decision is not None and _names(decision, principal)
+    if not named and not is_operator(principal):
+        return _unknown(tier)
+
+    if declared.root is None or declared.state is not TierState.BUILT:
+        return Refusal(Reason.NOT_BUILT, True, f"{tier} is declared but not built; run `mythos build {tier}`")
+    if decision is None:
+        return _no_decision(standing, tier)
+    if not math.isfinite(now) or now < decision.issued_at - TOLERANCE:
+        message = f"the clock is behind the decision on {tier}; set the system clock right"
+        return Refusal(Reason.CLOCK, True, message)
+    if not named:
+        return Refusal(Reason.NOT_NAMED, True, f"the decision on {tier} does not name you")
+    if action not in decision.actions:
+        return Refusal(Reason.ACTION_NOT_GRANTED, True, f"the decision on {tier} does not cover this action")
+    if purpose not in decision.purposes:
+        return Refusal(Reason.PURPOSE_NOT_GRANTED, True, f"the decision on {tier} does not cover this use")
+    return Permit(
+        principal=principal,
+        action=action,
+        tier=tier,
+        root=declared.root,
+        profile=NO_PROFILE,
+        purpose=purpose,
+        decision=decision.id,
+        issued_at=now,
+        expires_at=now + LIFETIME[action],
+    )
+
+
+def known_tiers(
+    standing: Standing, principal: Principal, now: float, purpose: str = "local_tryout"
+) -> list[Tier]:
+    """The tiers that exist for `principal`: those whose KNOW `authorize` permits, in the family's order."""
+    return [
+        tier
+        for tier in standing.family.tiers
+        if isinstance(authorize(standing, principal, Action.KNOW, tier.name, purpose, now), Permit)
+    ]
+
+
+def _decision(standing: Standing, tier: Tier) -> Handling | None:
+    """The decision on exactly these weights. What it says is compared again, not where it was filed."""
+    decision = standing.decisions.get(tier.name)
+    about = (standing.family.name, tier.name, tier.root)
+    if decision is None or (decision.family, decision.tier, decision.root) != about:
+        return None
+    return decision
+
+
+def _names(decision: Handling, principal: Principal) -> bool:
+    """Under a handling decision nothing leaves the machine: no other organisation, whatever it names."""
+    return principal.org == LOCAL_ORG and principal.id in decision.principals
+
+
+def _no_decision(standing: Standing, tier: str) -> Refusal:
+    fault = standing.faults.get(tier)
+    if fault is None:
+        return Refusal(Reason.NO_DECISION, True, f"no decision allows {tier}; run `mythos build {tier}`")
+    message = f"the decision on {tier} does not hold: {fault}; run `mythos build {tier}` to issue a new one"
+    return Refusal(Reason.BAD_SIGNATURE, True, message)
+
+
+def _unknown(tier: str) -> Refusal:
+    return Refusal(Reason.UNKNOWN_TIER, False, f"no tier named {tier[:80]!r}")

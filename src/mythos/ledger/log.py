@@ -1,0 +1,115 @@
+"""The ledger: one row for every event, in order, without gaps, never changed.
+
+Each row keeps a salted hash of its event, the leaf: SHA-256(0x00 || salt || canonical event), 0x00 being the
+leaf prefix of RFC 6962. The salt (16 random bytes) keeps a published leaf from being guessed back into names.
+`append` runs in the caller's transaction, so a state change and its leaf are written together or not at all.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from mythos.records.canonical import RecordError, canonical
+from mythos.records.clock import Clock, ClockError
+from mythos.records.principal import Principal
+
+MAX_TEXT = 200  # characters of one text in an audit event; the rest is cut
+SALT_BYTES = 16
+
+metadata = sa.MetaData()
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),  # 0, 1, 2, ...
+    sa.Column("time", sa.Float, nullable=False),  # POSIX seconds, never decreasing
+    sa.Column("event", sa.LargeBinary, nullable=False),  # canonical JSON
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+)
+
+
+class Transactions(Protocol):
+    """What the ledger needs of a store."""
+
+    def begin(self) -> AbstractContextManager[sa.Connection]: ...
+    def read(self) -> AbstractContextManager[sa.Connection]: ...
+
+
+def append(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> int:
+    """Write `event` (JSON values; `kind` says what it is) in the transaction of `conn`; returns its seq.
+
+    `seq` and `time` are added here. ClockError when the system clock is behind the ledger; RecordError when
+    the event has no canonical form.
+    """
+    seq, last = _head(conn)
+    return _write(conn, seq, clock.after(last), event)
+
+
+def audit(
+    store: Transactions, clock: Clock, principal: Principal | None, action: str, outcome: str, **facts: Any
+) -> int:
+    """Write one event for one attempt, in its own transaction; `principal` None is an unknown caller.
+
+    `facts` are JSON values: ids, names, counts; never a prompt, an answer or a secret. Long texts are cut.
+    An attempt refused because the clock is behind is still written, at the last ledger time.
+    """
+    event: dict[str, Any] = {
+        "kind": "attempt",
+        "principal": principal and principal.id,
+        "org": principal and principal.org,
+        "action": action,
+        "outcome": outcome,
+        "facts": _trimmed(facts),
+    }
+    with store.begin() as conn:
+        seq, last = _head(conn)
+        try:
+            now = clock.after(last)
+        except ClockError:
+            now = last
+            event["clock"] = "behind"
+        return _write(conn, seq, now, event)
+
+
+def last_time(store: Transactions) -> float:
+    """POSIX seconds of the newest event; 0.0 when there is none."""
+    with store.read() as conn:
+        return _head(conn)[1]
+
+
+def leaf_hash(salt: bytes, event: bytes) -> bytes:
+    """The leaf of an event in canonical form."""
+    return hashlib.sha256(b"\x00" + salt + event).digest()
+
+
+def _head(conn: sa.Connection) -> tuple[int, float]:
+    """The next seq and the time of the last event."""
+    row = conn.execute(sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)).first()
+    return (0, 0.0) if row is None else (row.seq + 1, row.time)
+
+
+def _write(conn: sa.Connection, seq: int, now: float, event: Mapping[str, Any]) -> int:
+    if "seq" in event or "time" in event:
+        raise RecordError("an event may not bring its own seq or time")
+    data = canonical({**event, "seq": seq, "time": now})
+    salt = secrets.token_bytes(SALT_BYTES)
+    conn.execute(ledger.insert().values(seq=seq, time=now, event=data, salt=salt, leaf=leaf_hash(salt, data)))
+    return seq
+
+
+def _trimmed(value: Any) -> Any:
+    """`value` with what hostile input can carry made harmless: long texts, lone surrogates, huge numbers."""
+    if isinstance(value, str):
+        text = value.encode("utf-8", "replace").decode()
+        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+    if isinstance(value, Mapping):
+        return {str(_trimmed(str(key))): _trimmed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_trimmed(item) for item in value]
+    if isinstance(value, int | float) and not abs(value) <= 2**53:  # a client's 10**30; also NaN
+        return _trimmed(str(value))
+    return value

@@ -1,0 +1,61 @@
+"""The local operator's signing key: Ed25519, one file, `operator.key` in the key directory."""
+
+import contextlib
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from mythos.records.dsse import key_id
+from mythos.store.home import Home, HomeError, read_private, write_private
+
+NAME = "operator.key"
+
+
+def operator_keys(home: Home) -> Ed25519PrivateKey:
+    """The operator's private key, made on first use. HomeError when the file is damaged or not private."""
+    path = home.keys_dir / NAME
+    key = _read(home)
+    if key is None:
+        new = Ed25519PrivateKey.generate()
+        pem = new.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+            write_private(path, pem, replace=False)
+        key = _read(home)
+        assert key is not None
+    return key
+
+
+def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
+    """By key id, the keys whose handling decisions count here: the operator's, or none. Makes nothing."""
+    key = _read(home) if home.keys.exists() else None
+    return {} if key is None else {key_id(key.public_key()): key.public_key()}
+
+
+def key_stamp(home: Home) -> tuple[int, int, int, int] | None:
+    """Changes whenever the key file does; None when there is none. One `stat`."""
+    try:
+        info = (home.keys / NAME).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _read(home: Home) -> Ed25519PrivateKey | None:
+    path = home.keys_dir / NAME
+    try:
+        key = serialization.load_pem_private_key(read_private(path), password=None)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise HomeError(
+            f"{path} is not an Ed25519 private key",
+            "Restore it from your own copy, or move it away and run `mythos build` again for each tier.",
+        )
+    return key
