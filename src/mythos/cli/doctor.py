@@ -180,7 +180,7 @@ def weights(family_name: str) -> Iterator[Finding]:
         name = f"weights {row.family}/{row.tier}"
         if not json_wanted():
             note(f"hashing {name} {row.root[:12]} ...")
-        yield rehash(name, records.home, row.root)
+        yield rehash(name, records.home, row.root, f"mythos build {row.tier} --family {row.family}")
     if not rows:
         yield Finding("weights", WARN, "none yet", f"mythos up {family_name}")
     known = {row.root for row in rows}
@@ -191,13 +191,13 @@ def weights(family_name: str) -> Iterator[Finding]:
             )
 
 
-def rehash(name: str, home: Home, root: str) -> Finding:
+def rehash(name: str, home: Home, root: str, again: str) -> Finding:
     from mythos.model.weights_dir import read_weights
 
     directory = home.weights_dir(root)
-    cure = f"rm -r {directory} and run `mythos up`: the tier is made again"
+    cure = f"rm -r {directory} && {again}"
     if not directory.is_dir():
-        return Finding(name, FAIL, f"{directory} is missing", "mythos up")
+        return Finding(name, FAIL, f"{directory} is missing", again)
     try:
         read_weights(directory, verify=True)
     except MythosError as error:

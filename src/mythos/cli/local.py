@@ -17,9 +17,12 @@ from mythos.cli.client import Server
 from mythos.cli.naming import no_tier
 from mythos.cli.output import CommandError, Exit
 from mythos.cli.progress import waiting
-from mythos.gate.authorize import Standing, load_standing
+from mythos.gate.authorize import Standing, authorize, load_standing
 from mythos.records.clock import Clock
-from mythos.spec.family import Family, TierState
+from mythos.records.decision import Handling
+from mythos.records.permit import Action, Reason, Refusal
+from mythos.records.principal import LOCAL_ORG, OPERATOR, Principal
+from mythos.spec.family import Family, Tier, TierState
 from mythos.spec.load import load_family
 from mythos.store.db import Store
 from mythos.store.home import Home
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from mythos.serve.service import Service
 
 PORT = 8420
+PURPOSE = "local_tryout"
+SESSION = Principal(OPERATOR.id, "key", LOCAL_ORG)  # whoever holds the key of a session is the operator
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN = 10.0  # seconds that running answers get when the server stops
 
@@ -94,24 +99,42 @@ def address(listener: socket.socket) -> str:
 
 
 def start_service(
-    records: Records, family: Family, strict: bool = False, session_key: str | None = None
+    records: Records,
+    family: Family,
+    strict: bool = False,
+    session_key: str | None = None,
+    memory: float | None = None,
 ) -> "Service":
-    """Loader, engine and service for the built tiers. `session_key`: hash of a key that lives in memory."""
-    from mythos.engine import Engine, Loader
-    from mythos.serve.service import Service, Settings
-    from mythos.store.keys import KEY_OF_OPERATOR
+    """Loader, engine and service for the built tiers. `session_key`: hash of a key that lives in memory.
 
-    def decided(root: str) -> tuple[object, object]:
+    `memory` is in GB (10^9 bytes); None for half of the memory this process may use.
+    """
+    from mythos.engine.engine import Engine
+    from mythos.engine.loader import Loader
+    from mythos.serve.service import Service, Settings
+
+    def decided(root: str) -> tuple[Tier, Handling]:
         state = standing(records, family)
-        tier = next(t for t in state.family.tiers if t.root == root)
+        tier = next(tier for tier in state.family.tiers if tier.root == root)
+        require(state, tier.name, Action.LOAD, records.clock.now())
         return tier, state.decisions[tier.name]
 
-    engine = Engine(Loader(records.home), decided, memory_limit())
-    engine.start()
-    session_keys = {session_key: KEY_OF_OPERATOR} if session_key else {}
-    return Service(
+    limit = int(memory * 1e9) if memory else memory_limit()
+    engine = Engine(Loader(records.home), decided, limit, now=records.clock.now)
+    session_keys = {session_key: SESSION} if session_key else {}
+    service = Service(
         records.home, records.store, records.clock, family, engine, Settings(strict=strict), session_keys
     )
+    engine.start()
+    return service
+
+
+def require(state: Standing, tier: str, action: Action, now: float) -> None:
+    """Raise what `authorize` says when the operator may not do `action` on `tier`."""
+    answer = authorize(state, OPERATOR, action, tier, PURPOSE, now)
+    if isinstance(answer, Refusal):
+        code = Exit.NOT_BUILT if answer.reason in (Reason.NOT_BUILT, Reason.UNKNOWN_TIER) else Exit.REFUSED
+        raise CommandError(answer.message, f"mythos build {tier} --family {state.family.name}", code)
 
 
 @contextmanager

@@ -51,6 +51,12 @@ FamilyOption = Annotated[
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="0: 8420, or any free port when that one is taken.")
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit", min=0.1, metavar="GB", help="For weights and caches. Default: half of it."
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unknown fields instead of ignoring them.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="Default: the tier's own.")]
@@ -83,6 +89,7 @@ def up(
         bool, typer.Option("--once", help="Ask one question over HTTP, print the answer, exit.")
     ] = False,
     strict: Strict = False,
+    memory_limit: Memory = None,
     json: Json = False,
 ) -> int:
     """Build what is missing and answer until Ctrl-C.
@@ -91,7 +98,7 @@ def up(
     """
     from mythos.cli.up import run
 
-    return run(family, port, once, strict, STARTED)
+    return run(family, port, once, strict, memory_limit, STARTED)
 
 
 @app.command()
@@ -100,12 +107,27 @@ def serve(
     host: Annotated[str, typer.Option(help="Only loopback is accepted.")] = "127.0.0.1",
     port: Port = 0,
     strict: Strict = False,
+    memory_limit: Memory = None,
     json: Json = False,
 ) -> int:
     """Serve what is built to the keys made by `mythos key new`."""
     from mythos.cli.up import run_serve
 
-    return run_serve(family, host, port, strict, STARTED)
+    return run_serve(family, host, port, strict, memory_limit, STARTED)
+
+
+@app.command()
+def build(
+    tier: Annotated[
+        str | None, typer.Argument(help="Default: all that can be built and are not.", autocompletion=_tiers)
+    ] = None,
+    family: Annotated[str, typer.Option(autocompletion=_families)] = "pocket",
+    json: Json = False,
+) -> int:
+    """Make a tier's weights, or make them good again."""
+    from mythos.cli.build import run
+
+    return run(tier, family)
 
 
 @app.command()

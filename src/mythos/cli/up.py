@@ -6,23 +6,29 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mythos.cli import client, local
+from mythos.cli.build import build_missing
 from mythos.cli.client import Server
-from mythos.cli.models import buildable, row, table
+from mythos.cli.models import row, table
 from mythos.cli.naming import chosen_tier, default_tier, no_tier
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, show
-from mythos.cli.progress import progress, waiting
+from mythos.cli.progress import waiting
+from mythos.records.permit import Action
 from mythos.spec.family import Family, TierState
 from mythos.spec.load import load_family
 from mythos.store.session import read_session, remove_session, write_session
 
+if TYPE_CHECKING:
+    from mythos.serve.service import Service
+
 QUESTION = "What is the capital of France?"
 
 
-def run(family_name: str, port: int, once: bool, strict: bool, started: float) -> int:
+def run(family_name: str, port: int, once: bool, strict: bool, memory: float | None, started: float) -> int:
     """Build what is missing, then answer until a signal comes, or once. `started`: time.monotonic() then."""
     records = local.open_records()
     family = load_family(family_name)
@@ -31,7 +37,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, started: float) -
     secret, digest = local.new_session_key()
     with local.bind("127.0.0.1", port) as listener:
         with waiting("starting the engine"):
-            service = start(records, family, strict, digest)
+            service = start(records, family, strict, digest, memory)
         with local.serving(service, listener):
             server = Server(local.address(listener), secret)
             if once:
@@ -47,41 +53,36 @@ def run(family_name: str, port: int, once: bool, strict: bool, started: float) -
     return 0
 
 
-def run_serve(family_name: str, host: str, port: int, strict: bool, started: float) -> int:
+def run_serve(
+    family_name: str, host: str, port: int, strict: bool, memory: float | None, started: float
+) -> int:
     """Serve what is built; only keys of `mythos key new` are accepted."""
     records = local.open_records()
     family = local.standing(records, load_family(family_name)).family
     with local.bind(host, port) as listener:
         with waiting("starting the engine"):
-            service = start(records, family, strict, None)
+            service = start(records, family, strict, None, memory)
         with local.serving(service, listener):
             wait_until_told(lambda: announce(Server(local.address(listener), ""), family, started))
     return 0
 
 
-def start(records: local.Records, family: Family, strict: bool, digest: str | None) -> Any:
+def start(
+    records: local.Records, family: Family, strict: bool, digest: str | None, memory: float | None
+) -> "Service":
     """The service with its default tier already loaded, so that the first question does not wait for it."""
     names = [tier.name for tier in family.tiers if tier.state is TierState.BUILT]
     if not names:
         raise no_tier(())
-    root = family.tier(default_tier([tier.name for tier in family.tiers], names)).root
-    service = local.start_service(records, family, strict, digest)
-    service.engine.tokenizer_for(root)
+    name = default_tier([tier.name for tier in family.tiers], names)
+    local.require(local.standing(records, family), name, Action.LOAD, records.clock.now())
+    service = local.start_service(records, family, strict, digest, memory)
+    try:
+        service.engine.loaded(family.tier(name).root or "")
+    except BaseException:
+        service.engine.stop()
+        raise
     return service
-
-
-def build_missing(records: local.Records, family: Family) -> None:
-    """Make every tier that is fetched rather than trained and is not registered yet."""
-    missing = [
-        tier for tier in local.standing(records, family).family.tiers if tier.state is not TierState.BUILT
-    ]
-    for tier in missing:
-        if buildable(tier):
-            from mythos.store.keys import OPERATOR
-            from mythos.train.build import build_tier
-
-            with progress(f"{family.name}/{tier.name}") as report:
-                build_tier(records.home, records.store, records.clock, OPERATOR, family, tier, report)
 
 
 def announce(server: Server, family: Family, started: float) -> None:
@@ -122,7 +123,7 @@ def curl(server: Server, tier: str) -> str:
     )
 
 
-def wait_until_told(announce_ready: Any) -> None:
+def wait_until_told(announce_ready: Callable[[], None]) -> None:
     """Wait for Ctrl-C, SIGTERM or the terminal's end. A second signal during the drain ends at once."""
     told = threading.Event()
 
