@@ -19,9 +19,10 @@ def run(tier_name: str | None, family_name: str) -> int:
     else:
         tier = family.tier(chosen_tier(tier_name, names, names))
         if not buildable(tier):
+            possible = ", ".join(t.name for t in family.tiers if buildable(t)) or "none"
             raise CommandError(
                 f"{tier.name} is made by {made_by(tier)}, which this version cannot do yet",
-                f"tiers that can be built: {', '.join(t.name for t in family.tiers if buildable(t)) or 'none'}",
+                f"tiers that can be built: {possible}",
                 Exit.NOT_BUILT,
             )
         build(records, family, tier)

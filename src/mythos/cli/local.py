@@ -172,7 +172,7 @@ def connect(family_name: str | None) -> Iterator[tuple[Server, Family]]:
     records = open_records()
     live = read_session(records.home)
     if live and family_name in (None, live.family):
-        yield live.server, load_family(live.family)
+        yield Server(live.base_url, live.key), load_family(live.family)
         return
     family = load_family(family_name or "pocket")
     if not built(standing(records, family)):

@@ -1,6 +1,7 @@
 """How every command speaks: its result on stdout (one JSON object with `--json`), all else on stderr."""
 
 import json
+import math
 import os
 import sys
 from enum import IntEnum
@@ -116,4 +117,5 @@ def amount(value: float) -> str:
 
 def money(value: float, currency: str) -> str:
     """A price with enough digits for the fraction of a cent that one answer costs."""
-    return f"{value:.2f} {currency}" if value >= 0.1 else f"{value:.3g} {currency}"
+    digits = 2 if value >= 0.1 or value == 0 else 2 - math.floor(math.log10(value))
+    return f"{value:.{digits}f} {currency}"
