@@ -33,7 +33,9 @@ class PagedCache:
     never has to stop for want of memory; a sequence that does not fit waits.
     """
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int, blocks: int, dtype: torch.dtype, secret: bytes):
+    def __init__(
+        self, layers: int, kv_heads: int, head_dim: int, blocks: int, dtype: torch.dtype, secret: bytes
+    ) -> None:
         # What lies in unused positions must be finite, since 0 * NaN is NaN; numpy's zeros are pages that the
         # system gives only when they are first written, so an idle pool costs nothing.
         shape = (2 * kv_heads, blocks, BLOCK, head_dim)
@@ -56,7 +58,7 @@ class PagedCache:
         return self.blocks - self.available
 
     def salt(self, org: str) -> bytes:
-        """The prefix-cache salt of an organisation: keyed with the server's secret, so no caller can choose it."""
+        """The prefix-cache salt of an organisation, keyed with the server's secret."""
         return hmac.digest(self._secret, org.encode(), "sha256")
 
     def keys_of(self, org: str, prompt: tuple[int, ...]) -> list[bytes]:
@@ -100,7 +102,7 @@ class PagedCache:
         return True
 
     def release(self, table: list[int], held: list[bytes]) -> None:
-        """Give back a sequence's blocks. `held` are the chunks it shares or has published, leading ones first."""
+        """Give back a sequence's blocks. `held`: the chunks it shares or has published, leading ones first."""
         shared: set[int] = set()
         for key in reversed(held):  # later chunks are useless without the earlier ones: evict those first
             chunk = self._chunks[key]

@@ -1,7 +1,7 @@
 """The engine: one thread owns every loaded tier and cache; requests come and events go by queues.
 
-One engine serves several tiers, one step at a time in turn. Tiers are loaded at their first request and leave,
-least recently used first, when the memory limit would be passed.
+One engine serves several tiers, one step at a time in turn. Tiers are loaded at their first request and
+leave, least recently used first, when the memory limit would be passed.
 """
 
 import queue

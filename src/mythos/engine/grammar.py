@@ -100,7 +100,7 @@ def tools_grammar(
         for i, t in enumerate(allowed)
     ]
     rules.append("tool: " + " | ".join(f"tool_{i}" for i in range(len(allowed))))
-    more = f' ({json.dumps(chr(10) + CALL_OPEN)} tool){{0,{MAX_CALLS - 1}}}' if parallel else ""
+    more = f" ({json.dumps(chr(10) + CALL_OPEN)} tool){{0,{MAX_CALLS - 1}}}" if parallel else ""
     opened = f"{json.dumps(CALL_OPEN)} tool{more}"
     if choice != "auto":
         rules.append(f"start: {opened}")

@@ -1,5 +1,6 @@
 """The only way to a loaded tier: a handling decision in, verified weights out."""
 
+from dataclasses import dataclass
 
 import torch
 

@@ -1,8 +1,8 @@
 """Constrained decoding: which tokens keep an answer within its grammar (llguidance)."""
 
+import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-import numpy as np
 
 
 def grammar_tokenizer(tokenizer_json: bytes, eos: list[int]) -> LLTokenizer:

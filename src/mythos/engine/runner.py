@@ -14,6 +14,7 @@ from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
 from mythos.engine.sampling import choose, logprob_of
 from mythos.engine.sequence import Sequence
+from mythos.model.quant import INT8_ROWS
 
 if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
@@ -54,8 +55,8 @@ class Runner:
         self._drop_cancelled()
         self._admit()
         decoding = [s for s in self.running if s.generation.unread < MAX_UNREAD]
-        if decoding:
-            self._decode(decoding)
+        for start in range(0, len(decoding), INT8_ROWS):  # one kernel whatever the number of streams
+            self._decode(decoding[start : start + INT8_ROWS])
         if self.prefill:
             self._chunk()
         return bool(decoding or self.prefill)

@@ -64,6 +64,4 @@ def logprob_of(logits_V: Tensor, token: int, top: int, text_of) -> TokenLogprob:
     logp = torch.log_softmax(logits_V, -1)
     likely = torch.topk(logp, top) if top else None
     rows = zip(likely.indices.tolist(), likely.values.tolist(), strict=True) if likely else ()
-    return TokenLogprob(
-        token, text_of(token), float(logp[token]), tuple((i, text_of(i), p) for i, p in rows)
-    )
+    return TokenLogprob(token, text_of(token), float(logp[token]), tuple((i, text_of(i), p) for i, p in rows))

@@ -23,21 +23,26 @@ def run() -> list[tuple[str, bool, str]]:
     x = torch.randn(64, 576, generator=random).bfloat16()
     q = torch.randint(-127, 128, (1536, 576), generator=random, dtype=torch.int8)
     scale = (torch.rand(1536, generator=random) / 64).bfloat16()
-    k = torch.randn(64, 3, 256, 64, generator=random).bfloat16()
-    bias = torch.zeros(64, 1, 1, 256, dtype=torch.bfloat16)
-    bias[:, :, :, 200:] = float("-inf")
     weight = torch.ones(576)
 
-    def attention(rows: torch.Tensor) -> torch.Tensor:
-        n = len(rows)
-        return scaled_dot_product_attention(rows.view(n, 3, 3, 64), k[:1].expand(n, -1, -1, -1), k[:1].expand(n, -1, -1, -1),
-                                            attn_mask=bias[:n])
+    def attention(positions: int) -> tuple[bool, str]:
+        kv = torch.randn(2, 1, 3, positions, 64, generator=random).bfloat16()
+        bias = torch.zeros(1, 1, 1, positions, dtype=torch.bfloat16)
+        bias[..., -50:] = float("-inf")
+
+        def attend(rows: torch.Tensor) -> torch.Tensor:
+            k, v = (t.expand(len(rows), -1, -1, -1) for t in kv)
+            mask = bias.expand(len(rows), -1, -1, -1)
+            return scaled_dot_product_attention(rows.view(-1, 3, 3, 64), k, v, attn_mask=mask)
+
+        return _same(attend, x)
 
     checks = [
         ("int8 linear", *_same(lambda rows: torch._weight_int8pack_mm(rows, q, scale), x)),
         ("norm", *_same(lambda rows: rms_norm(rows.float(), (576,), weight, 1e-5), x)),
         ("silu", *_same(lambda rows: silu(rows), x)),
-        ("attention", *_same(attention, x)),
+        ("attention, 256 positions", *attention(256)),
+        ("attention, 4,096 positions", *attention(4096)),
     ]
     w = (q.float() * scale[:, None].float()).bfloat16()
     big = torch.randn(256, 576, generator=random).bfloat16()

@@ -55,7 +55,7 @@ class Sequence:
         """Send what is held back, then the one `Done`."""
         if finish in (Finish.END, Finish.MAX_TOKENS, Finish.CONTEXT) and self.text.stopped is None:
             rest = self.text.feed(b"", final=True)
-            if rest:
+            if rest or self.logprobs:
                 self._send(rest)
         self.on_end(self)
         self.generation.put(
