@@ -11,6 +11,7 @@ import torch
 from tiny_models import KINDS, growing_cache, ours, theirs, tokens
 
 from mythos.model.attention import causal_attend
+from mythos.model.moe import Router
 
 BOUND = 2e-5  # in logits
 
@@ -69,7 +70,7 @@ def test_rows_select_what_reaches_the_head(tmp_path: Path) -> None:
 
 
 def test_rotary_frequencies_survive_a_cast(tmp_path: Path) -> None:
-    """`LlamaForCausalLM.to(bfloat16)` rounds them for good; at position 5,000 that is a different rotation."""
+    """`LlamaForCausalLM.to(bfloat16)` rounds them for good; at position 5,000 it shows."""
     reference = theirs("llama")
     model = ours(reference, tmp_path)
     exact = model.frequencies_R.clone()
@@ -84,9 +85,9 @@ def test_routing_free_and_pinned(kind: str, tmp_path: Path) -> None:
     model = ours(reference, tmp_path)
     ids, positions = tokens(40, seed=6), torch.arange(40)
     chosen = []
-    for block in model.layers:
-        if block.routed:
-            block.mlp.gate.register_forward_hook(lambda _m, _x, out: chosen.append(out[0]))
+    for router in model.modules():
+        if isinstance(router, Router):
+            router.register_forward_hook(lambda _m, _x, out: chosen.append(out[0]))
     with torch.no_grad():
         out = reference(ids[None], output_router_logits=True)
         routing = [logits.view(40, -1).topk(3).indices for logits in out.router_logits]
