@@ -1,6 +1,7 @@
 """The same weights give the same logits as `transformers` 5.23, in fp32 on tiny random models.
 
-Largest differences measured (torch 2.13, AVX-512), logits spread over about 20: see BOUND.
+Largest differences measured on x86 with AVX-512, logits of standard deviation over 1: prefill 5.8e-6, cached
+decode 1.8e-6 with experts and none without.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from tiny_models import KINDS, growing_cache, ours, theirs, tokens
 
 from mythos.model.attention import causal_attend
 
-BOUND = 5e-5
+BOUND = 2e-5  # in logits
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -93,6 +93,8 @@ def growing_cache() -> Attend:
         scores_HTS = torch.einsum("thk,shk->hts", q_THK, k_SHK) * q_THK.shape[-1] ** -0.5
         past = len(k_SHK) - len(q_THK)
         hidden_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool).triu(past + 1)
-        return torch.einsum("hts,shk->thk", scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1), v_SHK)
+        return torch.einsum(
+            "hts,shk->thk", scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1), v_SHK
+        )
 
     return attend

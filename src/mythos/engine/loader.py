@@ -54,7 +54,7 @@ class Loader:
                 f"no decision allows loading the weights of {tier.name}.",
                 f"Register them again: mythos build {tier.family} --tier {tier.name}",
             )
-        files = read_weights(self._home.weights_dir(tier.root), root=tier.root)
+        files = read_weights(self._home.weights_dir(tier.root), tier.root)
         model = load_served(files.config, files.tensors).eval()
         tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
         held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
