@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from llguidance import LLTokenizer
 
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.masks import grammar_tokenizer
@@ -31,7 +32,7 @@ class LoadedTier:
     model: Transformer
     tokenizer: Tokenizer
     chat_template: str
-    grammar_tokenizer: object
+    grammar_tokenizer: LLTokenizer
     eos: torch.Tensor
     dtype: torch.dtype
     bytes: int
@@ -54,7 +55,7 @@ class Loader:
                 f"no decision allows loading the weights of {tier.name}.",
                 f"Register them again: mythos build {tier.family} --tier {tier.name}",
             )
-        files = read_weights(self._home.weights_dir(tier.root), root=tier.root)
+        files = read_weights(self._home.weights_dir(tier.root), tier.root)
         model = load_served(files.config, files.tensors).eval()
         tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
         held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
