@@ -48,9 +48,7 @@ class Live:
 def serve(tiny: TinyHome, engine, settings: Settings | None = None, aliases=None) -> Iterator[Live]:
     """A server on a free port around `engine`, until the block ends."""
     session = {hashlib.sha256(SESSION_KEY.encode()).hexdigest(): OPERATOR}
-    service = Service(
-        tiny.home, tiny.store, tiny.clock, tiny.family, engine, settings or Settings(), session
-    )
+    service = Service(tiny.home, tiny.store, tiny.clock, tiny.family, engine, settings or Settings(), session)
     stored = create_key(tiny.store, tiny.clock, OPERATOR, "mine")[1]
     foreign = create_key(tiny.store, tiny.clock, OPERATOR, "theirs", org="acme")[1]
     ready = threading.Event()
@@ -66,6 +64,13 @@ def serve(tiny: TinyHome, engine, settings: Settings | None = None, aliases=None
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+
+
+# An answer that goes on until max_tokens: its schema lets no end of turn come before.
+ENDLESS = {
+    "max_tokens": 1024,
+    "output_config": {"format": {"type": "json_schema", "schema": {"type": "string", "minLength": 5000}}},
+}
 
 
 def ask(model: str = "small", **more) -> dict:

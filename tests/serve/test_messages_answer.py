@@ -4,7 +4,7 @@ import time
 
 import httpx
 import pytest
-from tests.serve.live import ask, serve
+from tests.serve.live import ENDLESS, ask, serve
 from tests.serve.sse import USAGE_FIELDS, check_stream, events_of
 
 from mythos.serve.settings import Settings
@@ -97,7 +97,7 @@ def test_M47_headers_of_a_stream(live):
 
 
 def test_M47_events_arrive_one_by_one(live):
-    with live.http() as http, http.stream("POST", "/v1/messages", json=ask(stream=True, max_tokens=200)) as got:
+    with live.http() as http, http.stream("POST", "/v1/messages", json=ask(stream=True, **ENDLESS)) as got:
         arrivals = [chunk for chunk in got.iter_bytes() if chunk]
     assert len(arrivals) > 20
 
@@ -111,7 +111,7 @@ def test_M47_pings_while_nothing_is_said(tiny, engine):
 def test_M47_a_client_that_leaves_ends_its_generation(live, engine):
     for stream in (True, False):
         before = engine.stats()["completion_tokens"]
-        body = ask(max_tokens=1024, stream=stream)
+        body = ask(stream=stream, **ENDLESS)
         with live.http() as http:
             if stream:
                 with http.stream("POST", "/v1/messages", json=body) as got:
@@ -129,7 +129,7 @@ def test_M47_a_client_that_leaves_ends_its_generation(live, engine):
 
 def test_M44_an_error_after_the_first_byte_is_an_event(tiny):
     with tiny.engine() as engine, serve(tiny, engine) as live:
-        body = ask(max_tokens=1024, stream=True)
+        body = ask(stream=True, **ENDLESS)
         with live.http() as http, http.stream("POST", "/v1/messages", json=body) as got:
             chunks = got.iter_text()
             text = next(chunks)

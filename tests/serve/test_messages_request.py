@@ -234,7 +234,10 @@ ACCEPTED = {
         "",
     ),
     "M29 results in two messages": (
-        ask(tools=[TOOL], messages=[user(), assistant([use("a"), use("b")]), user(result("a")), user(result("b"))]),
+        ask(
+            tools=[TOOL],
+            messages=[user(), assistant([use("a"), use("b")]), user(result("a")), user(result("b"))],
+        ),
         "",
     ),
 }
