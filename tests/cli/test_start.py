@@ -55,7 +55,7 @@ def test_every_command_takes_json_and_help(mythos):
     ],
 )
 def test_exit_codes(mythos, arguments, code):
-    """On a machine where nothing is built. Every failure names a cure; with --json in one object on stdout."""
+    """Where nothing is built. Every failure names a cure; with --json in one object on stdout."""
     done = mythos(*arguments, stdin="hello\n")
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ") and "\ncure: " in done.stderr

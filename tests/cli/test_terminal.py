@@ -7,6 +7,7 @@ import select
 import signal
 import stat
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from .conftest import COMMAND, clean_env
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
 
 
+PROMPT = r"[\r\n]>"
+
+
 class Terminal:
     """A process on a pseudo-terminal, read until something appears."""
 
     def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
         self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
         self.process = subprocess.Popen(
             arguments, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True,
             preexec_fn=lambda: os.set_inheritable(slave, True),
@@ -66,7 +71,7 @@ def terminal(built):
     env = clean_env(**built, TERM="xterm-256color", NO_COLOR="1")
     term = Terminal([*COMMAND, "chat", "--temperature", "0", "--max-tokens", "200"], env)
     term.wait_for("/help lists")
-    term.wait_for("> ")
+    term.wait_for(PROMPT)
     yield term
     term.close()
 
@@ -75,7 +80,7 @@ def test_a_question_streams_an_answer_with_its_speed(terminal):
     terminal.type("What is the capital of France?\r")
     shown = terminal.wait_for(r"tok/s")
     assert "Paris" in shown
-    terminal.wait_for("> ")
+    terminal.wait_for(PROMPT)
 
 
 def test_commands(terminal):
@@ -92,18 +97,19 @@ def test_commands(terminal):
     ]:
         terminal.type(typed + "\r")
         terminal.wait_for(wanted, 20)
-        terminal.wait_for("> ")
+        terminal.wait_for(PROMPT)
 
 
 def test_ctrl_c_stops_the_answer_not_the_program(terminal):
     terminal.type("Write a very long story about a ship.\r")
-    terminal.wait_for(r"\n.*\w+ \w+ \w+ \w+")
+    terminal.wait_for(r"ship\.[^>]*\n")
+    terminal.wait_for(r"\w+ \w+ \w+ \w+")
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("stopped", 20)
-    terminal.wait_for("> ")
+    terminal.wait_for(PROMPT)
     terminal.type("/stats\r")
     terminal.wait_for("1 answers", 20)
-    terminal.wait_for("> ")
+    terminal.wait_for(PROMPT)
 
 
 def test_a_backslash_makes_a_second_line(terminal, tmp_path):

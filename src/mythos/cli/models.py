@@ -54,7 +54,7 @@ def table(family: Family) -> "Table":
     for tier in family.tiers:
         price = f"{tier.price.input:g} / {tier.price.output:g} {tier.price.currency}"
         size, active = amount(parameters(tier.config)), amount(active_parameters(tier.config))
-        last = (tier.root or "")[:12] if tier.state is TierState.BUILT else f"{made_by(tier)}: {cure(tier)}"
+        last = (tier.root or "")[:12] if tier.state is TierState.BUILT else f"{made_by(tier)} ({cure(tier)})"
         style = "" if tier.state is TierState.BUILT else "dim"
         lines.add_row(tier.name, str(tier.state), size, active, f"{tier.context:,}", price, last, style=style)
     return lines
@@ -75,4 +75,4 @@ def cure(tier: Tier) -> str:
     """What builds a tier that is not built; never names a command that does not exist."""
     if tier.state is TierState.BUILT:
         return ""
-    return f"mythos up {tier.family}" if buildable(tier) else "no command of this version builds it yet"
+    return f"mythos up {tier.family}" if buildable(tier) else "no command builds it yet"

@@ -22,7 +22,7 @@ def converse(talk: Conversation) -> int:
     prompt = editor()
     while True:
         try:
-            line = prompt.prompt("> ").strip()
+            line = prompt.prompt("> ", handle_sigint=False).strip()
             if line.startswith("/"):
                 line = obey(talk, line)
             if line:
@@ -80,6 +80,7 @@ def editor() -> PromptSession[str]:
         key_bindings=keys,
         multiline=True,
         prompt_continuation="  ",
+        reserve_space_for_menu=4,
         completer=WordCompleter(COMMANDS, sentence=True),
         complete_while_typing=Condition(lambda: session.default_buffer.text.startswith("/")),
     )

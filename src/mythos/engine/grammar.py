@@ -59,7 +59,7 @@ _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4"
 
 
 class SchemaError(ValueError):
-    """A schema that cannot be held to. `path` is a JSON pointer into it, `reason` says what is wrong there."""
+    """A schema that cannot be held to: `path` is a JSON pointer into it, `reason` says what is wrong."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path or '/'}: {reason}")
@@ -128,7 +128,7 @@ def unsupported_keywords(schema: Any) -> list[str]:
 
 
 def clean_schema(schema: Any) -> dict[str, Any]:
-    """`schema` without annotations and unknown words, closed where that only narrows it. Raises SchemaError."""
+    """`schema` without annotations and unknown words, closed where that narrows it. Raises SchemaError."""
     size = len(json.dumps(schema, ensure_ascii=False))
     if size > MAX_SCHEMA_BYTES:
         raise SchemaError("", f"the schema is {size} bytes long; {MAX_SCHEMA_BYTES} are allowed")
