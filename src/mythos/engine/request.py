@@ -21,7 +21,7 @@ class Request:
     `grammar` is an llguidance grammar (serialised); every emitted token keeps the text within it.
     `stop` strings end the answer and are not part of it. `max_tokens` 0 only fills the prefix cache.
     `logprobs` None: none; n: the chosen token's and the n likeliest tokens' log-probabilities.
-    `stop_at_eos` False keeps generating through end-of-turn tokens (benchmarks).
+    `stop_at_eos` False forbids end-of-turn tokens, so that benchmarks get the length they ask for.
     """
 
     prompt: tuple[int, ...]

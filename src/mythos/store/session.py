@@ -16,21 +16,22 @@ from mythos.store.home import Home, HomeError, read_private, write_private
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A running `mythos up`. `started` tells the process from a later one with the same id."""
+    """A running `mythos up` of `family` (as named to it). `started` tells the process from a later one of its id."""
 
     base_url: str
     key: str
     pid: int
     started: str
+    family: str
 
 
-def write_session(home: Home, base_url: str, key: str, pid: int | None = None) -> Session:
+def write_session(home: Home, base_url: str, key: str, family: str = "", pid: int | None = None) -> Session:
     """Announce the server that runs as `pid` (this process). Replaces what an earlier one left."""
     pid = os.getpid() if pid is None else pid
     started = process_started(pid)
     if started is None:
         raise HomeError(f"no process {pid} to announce")
-    session = Session(base_url, key, pid, started)
+    session = Session(base_url, key, pid, started, family)
     write_private(home.session_file, json.dumps(asdict(session)).encode(), replace=True)
     return session
 
@@ -42,7 +43,7 @@ def read_session(home: Home) -> Session | None:
         session = Session(**fields)
     except (FileNotFoundError, HomeError, ValueError, TypeError):
         return None
-    texts = (session.base_url, session.key, session.started)
+    texts = (session.base_url, session.key, session.started, session.family)
     if not all(isinstance(text, str) for text in texts) or type(session.pid) is not int or session.pid <= 0:
         return None
     return session if process_started(session.pid) == session.started else None

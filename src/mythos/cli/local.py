@@ -1,0 +1,194 @@
+"""What a command needs of this machine, made in one place: records, engine, service, a server on loopback.
+
+Every question, also one asked at this terminal, goes over HTTP with a key: one route, one enforcement.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mythos.cli.client import Server
+from mythos.cli.naming import no_tier
+from mythos.cli.output import CommandError, Exit
+from mythos.cli.progress import waiting
+from mythos.gate.authorize import Standing, authorize, load_standing
+from mythos.records.clock import Clock
+from mythos.records.decision import Handling
+from mythos.records.permit import Action, Reason, Refusal
+from mythos.records.principal import LOCAL_ORG, OPERATOR, Principal
+from mythos.spec.family import Family, Tier, TierState
+from mythos.spec.load import load_family
+from mythos.store.db import Store
+from mythos.store.home import Home
+from mythos.store.session import read_session
+
+if TYPE_CHECKING:
+    from mythos.serve.service import Service
+
+PORT = 8420
+PURPOSE = "local_tryout"
+SESSION = Principal(OPERATOR.id, "key", LOCAL_ORG)  # whoever holds the key of a session is the operator
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DRAIN = 10.0  # seconds that running answers get when the server stops
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The state of this machine that needs no torch: paths, database, clock."""
+
+    home: Home
+    store: Store
+    clock: Clock
+
+
+def open_records() -> Records:
+    from mythos.ledger.log import last_time
+
+    home = Home.open()
+    store = Store.open(home)
+    return Records(home, store, Clock(lambda: last_time(store)))
+
+
+def standing(records: Records, family: Family) -> Standing:
+    return load_standing(records.home, records.store, family)
+
+
+def built(state: Standing) -> list[str]:
+    """Names of the tiers with registered weights, in the family's order."""
+    return [tier.name for tier in state.family.tiers if tier.state is TierState.BUILT]
+
+
+def new_session_key() -> tuple[str, str]:
+    """A secret like those of `mythos key new`, and its hash. Stored nowhere: it dies with the process."""
+    from mythos.store.keys import new_secret, secret_hash
+
+    secret = new_secret()
+    return secret, secret_hash(secret).hex()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket on loopback. Port 0 means 8420, or a free one when that is taken."""
+    if host not in LOOPBACK:
+        raise CommandError(
+            f"refusing to listen on {host}: beyond loopback a key alone does not say who is asking, "
+            "and nobody is enrolled yet",
+            "leave --host out; reach this machine from elsewhere through your own ssh tunnel",
+            Exit.REFUSED,
+        )
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port or PORT), family=kind)
+    except OSError as error:
+        if port:
+            raise CommandError(
+                f"port {port} on {host} cannot be used: {error.strerror}",
+                "leave --port out to get a free one",
+            ) from error
+        return socket.create_server((host, 0), family=kind)
+
+
+def address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def start_service(
+    records: Records,
+    family: Family,
+    strict: bool = False,
+    session_key: str | None = None,
+    memory: float | None = None,
+) -> "Service":
+    """Loader, engine and service for the built tiers. `session_key`: hash of a key that lives in memory.
+
+    `memory` is in GB (10^9 bytes); None for half of the memory this process may use.
+    """
+    from mythos.engine.engine import Engine
+    from mythos.engine.loader import Loader
+    from mythos.serve.service import Service, Settings
+
+    def decided(root: str) -> tuple[Tier, Handling]:
+        state = standing(records, family)
+        tier = next(tier for tier in state.family.tiers if tier.root == root)
+        require(state, tier.name, Action.LOAD, records.clock.now())
+        return tier, state.decisions[tier.name]
+
+    limit = int(memory * 1e9) if memory else memory_limit()
+    engine = Engine(Loader(records.home), decided, limit, now=records.clock.now)
+    session_keys = {session_key: SESSION} if session_key else {}
+    service = Service(
+        records.home, records.store, records.clock, family, engine, Settings(strict=strict), session_keys
+    )
+    engine.start()
+    return service
+
+
+def require(state: Standing, tier: str, action: Action, now: float) -> None:
+    """Raise what `authorize` says when the operator may not do `action` on `tier`."""
+    answer = authorize(state, OPERATOR, action, tier, PURPOSE, now)
+    if isinstance(answer, Refusal):
+        code = Exit.NOT_BUILT if answer.reason in (Reason.NOT_BUILT, Reason.UNKNOWN_TIER) else Exit.REFUSED
+        raise CommandError(answer.message, f"mythos build {tier} --family {state.family.name}", code)
+
+
+@contextmanager
+def serving(service: "Service", listener: socket.socket) -> Iterator[None]:
+    """Answer on `listener` from a thread of its own until the block ends, then drain and stop the engine."""
+    import uvicorn
+
+    from mythos.serve.app import create_app
+
+    config = uvicorn.Config(
+        create_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=int(DRAIN)
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+    started = threading.Event()
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise CommandError("the server did not start", "`mythos doctor` checks the installation")
+            started.wait(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(DRAIN + 5)
+        service.engine.stop(DRAIN)
+
+
+@contextmanager
+def connect(family_name: str | None) -> Iterator[tuple[Server, Family]]:
+    """A server to ask: the running `mythos up`, or else an engine started here for as long as the block runs.
+
+    A family named other than the running one's gets an engine of its own.
+    """
+    records = open_records()
+    live = read_session(records.home)
+    if live and family_name in (None, live.family):
+        yield Server(live.base_url, live.key), load_family(live.family)
+        return
+    family = load_family(family_name or "pocket")
+    if not built(standing(records, family)):
+        raise no_tier(())
+    secret, digest = new_session_key()
+    with contextlib.ExitStack() as stack:
+        with waiting("starting the engine"):
+            listener = stack.enter_context(bind("127.0.0.1", 0))
+            service = start_service(records, family, session_key=digest)
+            stack.enter_context(serving(service, listener))
+        yield Server(address(listener), secret), family
+
+
+def memory_limit() -> int:
+    """Bytes the engine may fill: half of the memory this process may use."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        physical = min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return physical // 2

@@ -1,0 +1,279 @@
+"""The table of commands. A command's module is imported when it runs, so that `--help` is fast."""
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from mythos.cli import output
+from mythos.cli.output import CommandError, Exit
+from mythos.records.errors import MythosError
+
+STARTED = time.monotonic()
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make, measure, gate and serve your own tiered family of language models.",
+)
+keys = typer.Typer(rich_markup_mode=None, help="API keys: make, list, revoke.")
+app.add_typer(keys, name="key")
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
+]
+
+
+def _families(incomplete: str) -> list[str]:
+    from mythos.cli.naming import family_names
+
+    return [name for name in family_names() if name.startswith(incomplete)]
+
+
+def _tiers(incomplete: str) -> list[str]:
+    from mythos.cli.naming import tier_names
+
+    return [name for name in tier_names() if name.startswith(incomplete)]
+
+
+FamilyArgument = Annotated[
+    str, typer.Argument(help="A packaged family, or the path of a family file.", autocompletion=_families)
+]
+FamilyOption = Annotated[
+    str | None,
+    typer.Option(help="Default: that of the running `mythos up`, or pocket.", autocompletion=_families),
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="0: 8420, or any free port when that one is taken.")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit", min=0.1, metavar="GB", help="For weights and caches. Default: half of it."
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse unknown fields instead of ignoring them.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="Default: the tier's own.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    json: Json = False,
+) -> None:
+    if version:
+        from mythos import __version__
+
+        output.emit({"version": __version__}) if output.json_wanted() else print(f"mythos {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        if output.json_wanted():
+            raise CommandError("no command given", "mythos --help", Exit.USAGE)
+        output.note(context.get_help())
+        raise typer.Exit(Exit.USAGE)
+
+
+@app.command()
+def up(
+    family: FamilyArgument = "pocket",
+    port: Port = 0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Ask one question over HTTP, print the answer, exit.")
+    ] = False,
+    strict: Strict = False,
+    memory_limit: Memory = None,
+    json: Json = False,
+) -> int:
+    """Build what is missing and answer until Ctrl-C.
+
+    Starts engine and server on loopback, mints a key that dies with them, prints address and key.
+    """
+    from mythos.cli.up import run
+
+    return run(family, port, once, strict, memory_limit, STARTED)
+
+
+@app.command()
+def serve(
+    family: FamilyArgument = "pocket",
+    host: Annotated[str, typer.Option(help="Only loopback is accepted.")] = "127.0.0.1",
+    port: Port = 0,
+    strict: Strict = False,
+    memory_limit: Memory = None,
+    json: Json = False,
+) -> int:
+    """Serve what is built to the keys made by `mythos key new`."""
+    from mythos.cli.up import run_serve
+
+    return run_serve(family, host, port, strict, memory_limit, STARTED)
+
+
+@app.command()
+def build(
+    tier: Annotated[
+        str | None, typer.Argument(help="Default: all that can be built and are not.", autocompletion=_tiers)
+    ] = None,
+    family: Annotated[str, typer.Option(autocompletion=_families)] = "pocket",
+    json: Json = False,
+) -> int:
+    """Make a tier's weights, or make them good again."""
+    from mythos.cli.build import run
+
+    return run(tier, family)
+
+
+@app.command()
+def chat(
+    tier: Annotated[
+        str | None, typer.Argument(help="Default: the strongest general tier.", autocompletion=_tiers)
+    ] = None,
+    stdin: Annotated[str | None, typer.Argument(metavar="-", help="-: all of stdin is one prompt.")] = None,
+    family: FamilyOption = None,
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> int:
+    """Talk to a tier.
+
+    When stdin is a pipe, each line is one question; with `-` all of it is one prompt.
+    """
+    from mythos.cli.chat import run
+
+    return run(tier, stdin, family, system, max_tokens, temperature, seed)
+
+
+@app.command()
+def compare(
+    prompt: Annotated[str, typer.Argument(help="-: read it from stdin.")],
+    tiers: Annotated[str | None, typer.Option(help="Names, with commas. Default: all that exist.")] = None,
+    family: FamilyOption = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> int:
+    """One prompt, every tier, side by side.
+
+    Shows tokens, first-token time, speed and price of each answer.
+    """
+    from mythos.cli.compare import run
+
+    return run(prompt, tiers, family, max_tokens, temperature, seed)
+
+
+@app.command()
+def models(family: FamilyArgument = "pocket", json: Json = False) -> int:
+    """List tiers: state, size, context, price, root."""
+    from mythos.cli.models import run
+
+    return run(family)
+
+
+@keys.command("new")
+def key_new(
+    name: Annotated[str, typer.Argument(help="What you will know it by.")],
+    org: Annotated[str | None, typer.Option(help="Another organisation than the operator's.")] = None,
+    json: Json = False,
+) -> int:
+    """Make a key and print its secret, this once."""
+    from mythos.cli.keys import new
+
+    return new(name, org)
+
+
+@keys.command("list")
+def key_list(json: Json = False) -> int:
+    """All keys, without their secrets."""
+    from mythos.cli.keys import listing
+
+    return listing()
+
+
+@keys.command("revoke")
+def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> int:
+    """Make a key worthless from now on."""
+    from mythos.cli.keys import revoke
+
+    return revoke(key_id)
+
+
+@app.command()
+def env(
+    shell: Annotated[str | None, typer.Option(help="bash, fish or powershell. Default: from $SHELL.")] = None,
+    json: Json = False,
+) -> int:
+    """Print exports that point clients here.
+
+    For Claude Code and both SDKs, at the running `mythos up`:  eval "$(mythos env)"
+    """
+    from mythos.cli.env import run
+
+    return run(shell)
+
+
+@app.command()
+def doctor(family: FamilyArgument = "pocket", json: Json = False) -> int:
+    """Check machine and installation; name cures."""
+    from mythos.cli.doctor import run
+
+    return run(family)
+
+
+@app.command()
+def usage(
+    org: Annotated[str | None, typer.Option(help="Only this organisation.")] = None, json: Json = False
+) -> int:
+    """Who used which tier, how much, at what cost."""
+    from mythos.cli.usage import run
+
+    return run(org)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def bench(context: typer.Context) -> int:
+    """Measure speed and memory (`mythos bench --help`)."""
+    from mythos.cli.bench import app as bench_app
+
+    if "--json" in context.args:
+        output.use_json(True)
+    return int(bench_app(context.args, prog_name="mythos bench", standalone_mode=False) or 0)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; every failure ends as an error, a cure and an exit code, never as a traceback."""
+    try:
+        return int(app(arguments, prog_name="mythos", standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    except typer.Abort:
+        return int(Exit.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("MYTHOS_TRACEBACK") == "1":
+            raise
+        # A wrong option may stand before `--json`, whose callback then never ran.
+        output.use_json("--json" in arguments)
+        if isinstance(error, TyperException):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "mythos"
+            return output.fail(error.format_message().rstrip("."), f"{command} --help", Exit.USAGE)
+        if isinstance(error, MythosError):
+            return output.fail(error.message, error.cure, output.exit_code(error))
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        cure = "set MYTHOS_TRACEBACK=1 and run it again to see where; `mythos doctor` checks the installation"
+        return output.fail(f"unexpected failure: {what}", cure, Exit.FAILED)
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))

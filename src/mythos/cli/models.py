@@ -1,0 +1,78 @@
+"""`mythos models`, and the table of tiers that `up` prints too."""
+
+from typing import TYPE_CHECKING, Any
+
+from mythos.cli.local import open_records, standing
+from mythos.cli.output import amount, emit, json_wanted, show
+from mythos.spec.counting import active_parameters, parameters
+from mythos.spec.family import Family, Tier, TierState
+from mythos.spec.load import load_family
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def run(family_name: str) -> int:
+    family = standing(open_records(), load_family(family_name)).family
+    if json_wanted():
+        emit(
+            {"family": family.name, "licence": family.licence, "tiers": [row(tier) for tier in family.tiers]}
+        )
+        return 0
+    show(f"family {family.name}: {family.description}", f"licence {family.licence}", "", table(family))
+    return 0
+
+
+def row(tier: Tier) -> dict[str, Any]:
+    return {
+        "name": tier.name,
+        "state": str(tier.state),
+        "description": tier.description,
+        "made_by": made_by(tier),
+        "cure": cure(tier),
+        "parameters": parameters(tier.config),
+        "active_parameters": active_parameters(tier.config),
+        "context": tier.context,
+        "max_output": tier.max_output,
+        "price": {"input": tier.price.input, "output": tier.price.output, "currency": tier.price.currency},
+        "root": tier.root,
+    }
+
+
+def table(family: Family) -> "Table":
+    """One line per tier; a tier that is not built says what would build it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    lines = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("tier", "state"):
+        lines.add_column(heading, no_wrap=True)
+    for heading in ("parameters", "active", "context"):
+        lines.add_column(heading, justify="right", no_wrap=True)
+    lines.add_column("price per 1M\nin / out", justify="right")
+    lines.add_column("root, or how it is made", overflow="fold")
+    for tier in family.tiers:
+        price = f"{tier.price.input:g} / {tier.price.output:g} {tier.price.currency}"
+        size, active = amount(parameters(tier.config)), amount(active_parameters(tier.config))
+        last = (tier.root or "")[:12] if tier.state is TierState.BUILT else f"{made_by(tier)} ({cure(tier)})"
+        style = "" if tier.state is TierState.BUILT else "dim"
+        lines.add_row(tier.name, str(tier.state), size, active, f"{tier.context:,}", price, last, style=style)
+    return lines
+
+
+def made_by(tier: Tier) -> str:
+    """How the weights come to be, in a few words."""
+    source = tier.made_by.source or ", ".join(tier.parents)
+    return f"{tier.made_by.kind} {source}".strip()
+
+
+def buildable(tier: Tier) -> bool:
+    """Whether `mythos up` can make the tier: what is fetched, not what is trained."""
+    return tier.made_by.kind == "fetch"
+
+
+def cure(tier: Tier) -> str:
+    """What builds a tier that is not built; never names a command that does not exist."""
+    if tier.state is TierState.BUILT:
+        return ""
+    return f"mythos up {tier.family}" if buildable(tier) else "no command builds it yet"

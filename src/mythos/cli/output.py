@@ -1,0 +1,121 @@
+"""How every command speaks: its result on stdout (one JSON object with `--json`), all else on stderr."""
+
+import json
+import math
+import os
+import sys
+from enum import IntEnum
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
+
+from mythos.records.errors import MythosError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class Exit(IntEnum):
+    """The exit codes, stable across releases (docs/reference/cli.md has the table)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_BUILT = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+    FETCH = 6
+    DAMAGED = 7
+    INTERRUPTED = 130
+
+
+class CommandError(MythosError):
+    """An error of the command line itself, which knows its exit code."""
+
+    def __init__(self, message: str, cure: str = "", code: Exit = Exit.FAILED) -> None:
+        super().__init__(message, cure)
+        self.code = code
+
+
+# Errors of the lower floors by class name, so that naming them here imports nothing heavy.
+CODES = {
+    "WeightsError": Exit.DAMAGED,
+    "FetchError": Exit.FETCH,
+    "RecordError": Exit.REFUSED,  # a decision that is malformed or not signed by a trusted key
+    "NotAllowed": Exit.REFUSED,
+    "ClockError": Exit.REFUSED,
+}
+
+
+def exit_code(error: MythosError) -> Exit:
+    if isinstance(error, CommandError):
+        return error.code
+    return next((CODES[c.__name__] for c in type(error).__mro__ if c.__name__ in CODES), Exit.FAILED)
+
+
+class _Mode:
+    json = False
+
+
+def use_json(wanted: bool) -> bool:
+    """Called by the `--json` option wherever it stands."""
+    _Mode.json = _Mode.json or wanted
+    return wanted
+
+
+def json_wanted() -> bool:
+    return _Mode.json
+
+
+def emit(data: dict[str, Any]) -> None:
+    """One machine-readable object, on one line of stdout."""
+    print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
+
+
+def note(text: str) -> None:
+    """A message for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(*renderables: "RenderableType") -> None:
+    """The result for a person, on stdout."""
+    for renderable in renderables:
+        console().print(renderable, highlight=False)
+
+
+@cache
+def console(stderr: bool = False) -> "Console":
+    """A rich console. Piped output is not folded at 80 columns unless COLUMNS says so."""
+    from rich.console import Console
+
+    stream: IO[str] = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    return Console(file=stream, width=width, soft_wrap=False)
+
+
+def fail(message: str, cure: str, code: Exit) -> int:
+    """Say what went wrong and what cures it; returns the exit code."""
+    note(f"error: {message}")
+    if cure:
+        note(f"cure: {cure}")
+    if json_wanted():
+        emit({"error": message, "cure": cure, "code": int(code)})
+    return int(code)
+
+
+def printable(text: str) -> str:
+    """A model's text without control characters: an answer may not drive the terminal."""
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0))
+
+
+def amount(value: float) -> str:
+    """A count in three figures: 134.5M, 9.9T."""
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= limit:
+            return f"{value / limit:.1f}{unit}"
+    return f"{value:.0f}"
+
+
+def money(value: float, currency: str) -> str:
+    """A price with enough digits for the fraction of a cent that one answer costs."""
+    digits = 2 if value >= 0.1 or value == 0 else 2 - math.floor(math.log10(value))
+    return f"{value:.{digits}f} {currency}"

@@ -1,0 +1,246 @@
+"""The engine: one thread owns every loaded tier and cache; requests come and events go by queues.
+
+One engine serves several tiers, one step at a time in turn. Tiers are loaded at their first request and
+leave, least recently used first, when the memory limit would be passed.
+"""
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from mythos.engine.generation import Generation
+from mythos.engine.loader import LoadedTier, Loader
+from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, Stopping
+from mythos.engine.runner import Runner
+from mythos.engine.sampling import generator_for
+from mythos.engine.sequence import Sequence
+from mythos.engine.text import TextStream
+from mythos.records.decision import Handling
+from mythos.records.errors import MythosError
+from mythos.records.permit import Action, Permit
+from mythos.spec.counting import kv_bytes_per_token
+from mythos.spec.family import Tier
+
+MAX_WAITING = 256  # requests in the engine before submit refuses
+CACHE_SHARE = 0.6  # of the memory left after a tier's weights, for its key/value cache
+MAX_CACHE_TOKENS = 131_072
+
+
+@dataclass(slots=True)
+class _Load:
+    root: str
+    future: Future[LoadedTier]
+
+
+class Engine:
+    """`tiers` maps a root to its tier and the verified decision under which it may be loaded.
+
+    `memory_limit` is in bytes and counts weights and caches of all loaded tiers.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        tiers: Callable[[str], tuple[Tier, Handling]],
+        memory_limit: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._loader = loader
+        self._tiers = tiers
+        self._memory_limit = memory_limit
+        self._now = now
+        self._secret = secrets.token_bytes(32)
+        self._inbox: queue.SimpleQueue[Sequence | _Load | None] = queue.SimpleQueue()
+        self._runners: dict[str, Runner] = {}
+        self._count_lock = threading.Lock()
+        self._inside = 0
+        self._stopping = threading.Event()
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._totals = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
+        self._step_seconds = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def loaded(self, root: str) -> LoadedTier:
+        """The loaded tier, loading it first when needed (blocks). Raises what the loader raises."""
+        future: Future[LoadedTier] = Future()
+        if self._stopping.is_set():
+            raise Stopping("the engine is stopping")
+        self._inbox.put(_Load(root, future))
+        return future.result()
+
+    def submit(self, permit: Permit, request: Request) -> Generation:
+        """Queue a request; returns at once.
+
+        Raises PermissionError without a valid permit, InvalidRequest, Overloaded, Stopping.
+        """
+        if not isinstance(permit, Permit) or permit.action is not Action.ANSWER:
+            raise PermissionError("a permit to answer is needed")
+        if not permit.issued_at - 60 <= self._now() < permit.expires_at:
+            raise PermissionError("the permit has expired")
+        if self._stopping.is_set():
+            raise Stopping("the engine is stopping")
+        tier, decision = self._tiers(permit.root)
+        if decision.id != permit.decision or tier.name != permit.tier:
+            raise PermissionError("the permit is for other weights")
+        if not request.prompt:
+            raise InvalidRequest("the prompt is empty")
+        if any(not 0 <= t < tier.config.vocab for t in request.prompt):
+            raise InvalidRequest("the prompt holds a token outside the vocabulary")
+        room = tier.context - len(request.prompt)
+        if room < 0 or (room == 0 and request.max_tokens > 0):
+            raise InvalidRequest(
+                f"prompt is too long: {len(request.prompt)} tokens > {tier.context - 1} maximum"
+            )
+        with self._count_lock:
+            if self._inside >= MAX_WAITING:
+                raise Overloaded(retry_after=max(1.0, self._step_seconds * 64))
+            self._inside += 1
+        generation = Generation(lambda _: self._inbox.put(None))
+        self._inbox.put(
+            Sequence(
+                request=request,
+                generation=generation,
+                org=permit.principal.org,
+                root=permit.root,
+                text=TextStream(request.stop),
+                generator=generator_for(request.sampling),
+                limit=min(request.max_tokens, room),
+                on_end=self._ended,
+            )
+        )
+        return generation
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests; give running ones `drain_seconds` to finish, then cancel them. Blocks."""
+        self._deadline = time.monotonic() + drain_seconds
+        self._stopping.set()
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def stats(self) -> dict[str, float]:
+        """Figures for metrics: totals since the start and what is going on now."""
+        runners = list(self._runners.values())
+        return {
+            **self._totals,
+            "running": sum(len(r.running) for r in runners),
+            "prefilling": sum(len(r.prefill) for r in runners),
+            "waiting": sum(len(r.waiting) for r in runners),
+            "cache_blocks": sum(r.cache.blocks for r in runners),
+            "cache_blocks_used": sum(r.cache.used for r in runners),
+            "weight_bytes": sum(r.loaded.bytes for r in runners),
+            "loaded_tiers": len(runners),
+        }
+
+    def _ended(self, seq: Sequence) -> None:
+        with self._count_lock:
+            self._inside -= 1
+        self._totals["requests"] += 1
+        self._totals["prompt_tokens"] += len(seq.request.prompt)
+        self._totals["cached_tokens"] += seq.cached
+        self._totals["completion_tokens"] += len(seq.tokens)
+
+    # The rest runs on the engine's thread.
+
+    def _run(self) -> None:
+        worked = True
+        while True:
+            busy = any(r.busy for r in self._runners.values())
+            if self._stopping.is_set() and (not busy or time.monotonic() > self._deadline):
+                break
+            self._receive(wait=not busy, pause=busy and not worked)
+            worked = False
+            for runner in list(self._runners.values()):
+                if runner.busy:
+                    began = time.monotonic()
+                    worked |= self._step(runner)
+                    runner.last_used = time.monotonic()
+                    self._step_seconds += 0.1 * (runner.last_used - began - self._step_seconds)
+        self._shut()
+
+    def _receive(self, wait: bool, pause: bool) -> None:
+        """Take in what has come: block when there is nothing to do, wait a little when all readers lag."""
+        try:
+            item = self._inbox.get(block=wait or pause, timeout=0.01 if pause and not wait else None)
+            while True:
+                if isinstance(item, Sequence):
+                    self._place(item)
+                elif isinstance(item, _Load):
+                    try:
+                        item.future.set_result(self._runner(item.root).loaded)
+                    except Exception as error:  # handed to the thread that waits for it
+                        item.future.set_exception(error)
+                item = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _step(self, runner: Runner) -> bool:
+        try:
+            return runner.step()
+        except Exception as error:
+            # A failed step leaves no sequence of this tier in a known state: end them all, keep serving.
+            for seq in runner.sequences():
+                runner.end(seq, Finish.FAILED, f"internal: {type(error).__name__}")
+            return True
+
+    def _place(self, seq: Sequence) -> None:
+        try:
+            runner = self._runner(seq.root)
+            if not runner.fits(len(seq.request.prompt) + seq.limit):
+                raise MythosError("the request needs more cache than the memory limit leaves.")
+        except MythosError as error:
+            seq.finish(Finish.FAILED, str(error))
+        except Exception as error:
+            seq.finish(Finish.FAILED, f"internal: {type(error).__name__}")
+        else:
+            runner.add(seq)
+
+    def _runner(self, root: str) -> Runner:
+        runner = self._runners.get(root)
+        if runner is None:
+            tier, decision = self._tiers(root)
+            loaded = self._loader.load(tier, decision)
+            per_block = 64 * kv_bytes_per_token(tier.config, 2)
+            self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)))
+            free = self._memory_limit - self._held() - loaded.bytes
+            tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
+            blocks = max(tokens, tier.context + 64) // 64
+            runner = self._runners[root] = Runner(loaded, blocks, self._secret)
+        runner.last_used = time.monotonic()
+        return runner
+
+    def _held(self) -> int:
+        return sum(r.loaded.bytes + r.cache.bytes() for r in self._runners.values())
+
+    def _make_room(self, needed: int) -> None:
+        """Let idle tiers go, least recently used first, until `needed` bytes fit."""
+        while self._held() + needed > self._memory_limit:
+            idle = [(r.last_used, root) for root, r in self._runners.items() if not r.busy]
+            if not idle:
+                raise MythosError(
+                    f"loading this tier needs {needed / 2**20:.0f} MiB beyond the memory limit of "
+                    f"{self._memory_limit / 2**20:.0f} MiB.",
+                    "Raise --memory-limit, or wait until another tier is idle.",
+                )
+            del self._runners[min(idle)[1]]
+
+    def _shut(self) -> None:
+        for runner in self._runners.values():
+            for seq in runner.sequences():
+                runner.end(seq, Finish.CANCELLED)
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, Sequence):
+                item.finish(Finish.CANCELLED)
+            elif isinstance(item, _Load):
+                item.future.set_exception(Stopping("the engine is stopping"))

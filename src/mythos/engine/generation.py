@@ -1,0 +1,73 @@
+"""The handle of one running answer: events come out, a cancel goes in. Thread safe, no torch."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from mythos.engine.request import Done, Event
+
+
+class Generation:
+    """Events of one request: any number of `Delta`, then exactly one `Done`.
+
+    Iterate it once, either with `for` (blocks) or with `async for` (on the running loop).
+    """
+
+    def __init__(self, on_cancel: Callable[["Generation"], None]) -> None:
+        self._events: deque[Event] = deque()
+        self._ready = threading.Condition()
+        self._on_cancel = on_cancel
+        self._wake: Callable[[], None] | None = None
+        self.cancelled = False
+
+    @property
+    def unread(self) -> int:
+        """Events put and not yet taken: the engine pauses a request whose reader falls behind."""
+        return len(self._events)
+
+    def cancel(self) -> None:
+        """Ask the engine to stop. A `Done` with Finish.CANCELLED follows unless one is already there."""
+        self.cancelled = True
+        self._on_cancel(self)
+
+    def put(self, event: Event) -> None:
+        """Called by the engine's thread only."""
+        with self._ready:
+            self._events.append(event)
+            wake = self._wake
+            self._ready.notify()
+        if wake is not None:
+            wake()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            with self._ready:
+                while not self._events:
+                    self._ready.wait()
+                event = self._events.popleft()
+            yield event
+            if isinstance(event, Done):
+                return
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        loop = asyncio.get_running_loop()
+        some = asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(some.set)
+            except RuntimeError:  # the loop has closed: nobody is reading any more
+                self.cancelled = True
+
+        with self._ready:
+            self._wake = wake
+        while True:
+            some.clear()
+            while self._events:
+                event = self._events.popleft()
+                yield event
+                if isinstance(event, Done):
+                    return
+            if not self._events:
+                await some.wait()

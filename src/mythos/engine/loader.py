@@ -1,0 +1,74 @@
+"""The only way to a loaded tier: a handling decision in, verified weights out."""
+
+from dataclasses import dataclass
+
+import torch
+from llguidance import LLTokenizer
+
+from mythos.data.tokenizer import Tokenizer
+from mythos.engine.masks import grammar_tokenizer
+from mythos.model.quant import load_served
+from mythos.model.transformer import Transformer
+from mythos.model.weights_dir import read_weights
+from mythos.records.decision import Handling
+from mythos.records.errors import MythosError
+from mythos.records.permit import Action
+from mythos.spec.family import Tier
+from mythos.store.home import Home
+
+
+class NotAllowed(MythosError):
+    """No valid decision for exactly these weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTier:
+    """Weights in memory that were hashed as they were read, and what belongs to them."""
+
+    root: str
+    profile: str
+    backend: str
+    tier: Tier
+    model: Transformer
+    tokenizer: Tokenizer
+    chat_template: str
+    grammar_tokenizer: LLTokenizer
+    eos: torch.Tensor
+    dtype: torch.dtype
+    bytes: int
+
+
+class Loader:
+    """Loads a tier from the data directory when a decision allows it."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def load(self, tier: Tier, decision: Handling) -> LoadedTier:
+        """Verify, read, hash, build.
+
+        Raises NotAllowed when the decision is not for this root or does not allow loading, WeightsError when
+        what lies on disk is not what the root names.
+        """
+        if tier.root is None or decision.root != tier.root or Action.LOAD not in decision.actions:
+            raise NotAllowed(
+                f"no decision allows loading the weights of {tier.name}.",
+                f"Register them again: mythos build {tier.family} --tier {tier.name}",
+            )
+        files = read_weights(self._home.weights_dir(tier.root), tier.root)
+        model = load_served(files.config, files.tensors).eval()
+        tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
+        held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+        return LoadedTier(
+            root=tier.root,
+            profile="none",
+            backend="eager-int8",
+            tier=tier,
+            model=model,
+            tokenizer=tokenizer,
+            chat_template=files.files["chat_template.jinja"].decode(),
+            grammar_tokenizer=grammar_tokenizer(files.files["tokenizer.json"], sorted(tokenizer.eos_ids)),
+            eos=torch.tensor(sorted(tokenizer.eos_ids)),
+            dtype=torch.bfloat16,
+            bytes=sum(held.values()),
+        )

@@ -1,0 +1,169 @@
+"""One loaded tier at work: its sequences, its cache, and one step at a time.
+
+Shape letters: B sequences decoding, V vocabulary.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import torch
+
+from mythos.engine.attention import chunk_attend, decode_attend
+from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, PagedCache
+from mythos.engine.masks import allowed_tokens, new_matcher
+from mythos.engine.request import Finish
+from mythos.engine.sampling import choose, logprob_of
+from mythos.engine.sequence import Sequence
+from mythos.model.quant import INT8_ROWS
+
+if TYPE_CHECKING:
+    from mythos.engine.loader import LoadedTier
+
+MAX_BATCH = 64  # sequences decoding at once
+MAX_UNREAD = 512  # events a reader may fall behind before its request is paused
+
+
+class Runner:
+    """`step` decodes one token for every running sequence and computes one prompt chunk."""
+
+    def __init__(self, loaded: "LoadedTier", blocks: int, secret: bytes) -> None:
+        config = loaded.tier.config
+        self.loaded = loaded
+        self.cache = PagedCache(config.layers, config.kv_heads, config.head_dim, blocks, loaded.dtype, secret)
+        self.waiting: deque[Sequence] = deque()
+        self.prefill: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.last_used = 0.0
+
+    def fits(self, positions: int) -> bool:
+        """Whether a sequence of so many positions could ever run here."""
+        return -(-positions // BLOCK) <= self.cache.blocks
+
+    def add(self, seq: Sequence) -> None:
+        seq.backend = self.loaded.backend
+        self.waiting.append(seq)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting or self.prefill or self.running)
+
+    def sequences(self) -> list[Sequence]:
+        return [*self.waiting, *self.prefill, *self.running]
+
+    def step(self) -> bool:
+        """One step; False when nothing could be done (all readers are behind)."""
+        self._drop_cancelled()
+        self._admit()
+        decoding = [s for s in self.running if s.generation.unread < MAX_UNREAD]
+        for start in range(0, len(decoding), INT8_ROWS):  # one kernel whatever the number of streams
+            self._decode(decoding[start : start + INT8_ROWS])
+        if self.prefill:
+            self._chunk()
+        return bool(decoding or self.prefill)
+
+    def _drop_cancelled(self) -> None:
+        for seq in [s for s in self.sequences() if s.generation.cancelled]:
+            self.end(seq, Finish.CANCELLED)
+
+    def end(self, seq: Sequence, finish: Finish, error: str | None = None) -> None:
+        """Take a sequence out, give back its blocks, tell its reader."""
+        for place in (self.waiting, self.prefill, self.running):
+            if seq in place:
+                place.remove(seq)
+        self.cache.release(seq.table, seq.held)
+        seq.table, seq.held = [], []
+        seq.finish(finish, error)
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) + len(self.prefill) < MAX_BATCH:
+            seq = self.waiting[0]
+            prompt = seq.request.prompt
+            if not seq.keys:
+                # The last position is always computed: its logits choose the first token.
+                seq.keys = self.cache.keys_of(seq.org, prompt)
+            usable = seq.keys[: (len(prompt) - 1) // CHUNK]
+            got = self.cache.reserve(usable, len(prompt) + seq.limit)
+            if got is None:
+                return
+            self.waiting.popleft()
+            seq.table, shared = got
+            seq.held = usable[:shared]
+            seq.computed = seq.cached = shared * CHUNK
+            if seq.request.grammar is not None:
+                try:
+                    seq.matcher = new_matcher(self.loaded.grammar_tokenizer, seq.request.grammar)
+                except ValueError as error:
+                    self.end(seq, Finish.FAILED, f"grammar: {error}")
+                    continue
+            self.prefill.append(seq)
+
+    @torch.inference_mode()
+    def _chunk(self) -> None:
+        seq = self.prefill[0]
+        start, count = seq.next_chunk()
+        prompt = seq.request.prompt
+        last = start + count == len(prompt)
+        logits_1V = self.loaded.model(
+            torch.tensor(prompt[start : start + count]),
+            torch.arange(start, start + count),
+            chunk_attend(self.cache, seq.table, start, count),
+            rows=torch.tensor([count - 1] if last else [], dtype=torch.long),
+        )
+        seq.computed += count
+        self.prefill.rotate(-1)  # prompts advance in turn
+        index = start // CHUNK
+        if count == CHUNK and index == len(seq.held):
+            blocks = tuple(seq.table[index * BLOCKS_PER_CHUNK : (index + 1) * BLOCKS_PER_CHUNK])
+            if self.cache.publish(seq.keys[index], blocks):
+                seq.held.append(seq.keys[index])
+        if last:
+            self.prefill.remove(seq)
+            self.running.append(seq)
+            if seq.limit == 0:
+                self.end(seq, Finish.MAX_TOKENS)
+            else:
+                self._accept(seq, logits_1V[0].float())
+
+    @torch.inference_mode()
+    def _decode(self, seqs: list[Sequence]) -> None:
+        # The newest token of each sequence is not in the cache yet: this pass puts it there.
+        lengths = [len(s.request.prompt) + len(s.tokens) for s in seqs]
+        logits_BV = self.loaded.model(
+            torch.tensor([s.tokens[-1] for s in seqs]),
+            torch.tensor([n - 1 for n in lengths]),
+            decode_attend(self.cache, [s.table for s in seqs], lengths),
+        ).float()
+        for row, seq in enumerate(seqs):
+            self._accept(seq, logits_BV[row])
+
+    def _accept(self, seq: Sequence, logits_V: torch.Tensor) -> None:
+        """Choose a token from its logits, show it, and see whether the answer is over."""
+        request, loaded = seq.request, self.loaded
+        raw_V = logits_V
+        if seq.matcher is not None:
+            allowed_V = allowed_tokens(seq.matcher, len(logits_V))
+            logits_V = logits_V.masked_fill(~torch.from_numpy(allowed_V), float("-inf"))
+        elif not request.stop_at_eos:
+            logits_V = logits_V.index_fill(0, loaded.eos, float("-inf"))
+        token = choose(logits_V, request.sampling, seq.generator)
+        if token in loaded.tokenizer.eos_ids:
+            self.end(seq, Finish.END)
+            return
+        seq.tokens.append(token)
+        if request.logprobs is not None:
+            text_of = loaded.tokenizer.token_bytes
+            seq.logprobs.append(logprob_of(raw_V, token, request.logprobs, text_of))
+        seq.emit(loaded.tokenizer.token_bytes(token), token)
+        complete = False
+        if seq.matcher is not None:
+            if not seq.matcher.consume_token(token):
+                self.end(seq, Finish.FAILED, "grammar: the chosen token was refused")
+                return
+            complete = seq.matcher.is_stopped()
+        if seq.text.stopped is not None:
+            self.end(seq, Finish.STOP_STRING)
+        elif complete:
+            self.end(seq, Finish.END)
+        elif len(seq.tokens) >= seq.limit:
+            full = seq.limit < request.max_tokens
+            self.end(seq, Finish.CONTEXT if full else Finish.MAX_TOKENS)

@@ -1,0 +1,76 @@
+"""One request on its way through the engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from llguidance import LLMatcher
+
+from mythos.engine.cache import CHUNK
+from mythos.engine.generation import Generation
+from mythos.engine.request import Delta, Done, Finish, Request, TokenLogprob
+from mythos.engine.text import TextStream
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """State of one request. The engine's thread alone touches it."""
+
+    request: Request
+    generation: Generation
+    org: str
+    root: str
+    text: TextStream
+    generator: torch.Generator | None
+    limit: int  # tokens it may generate: max_tokens, or what is left of the context
+    on_end: Callable[["Sequence"], None]
+    keys: list[bytes] = field(default_factory=list)  # prefix-cache keys of its whole chunks
+    table: list[int] = field(default_factory=list)  # its blocks
+    held: list[bytes] = field(default_factory=list)  # shared chunks it uses or has published
+    computed: int = 0  # prompt positions in the cache
+    cached: int = 0  # of which taken from the prefix cache
+    tokens: list[int] = field(default_factory=list)  # generated
+    matcher: LLMatcher | None = None  # llguidance matcher, when the request has a grammar
+    unsent: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    backend: str = ""
+
+    @property
+    def prefilling(self) -> bool:
+        return self.computed < len(self.request.prompt)
+
+    def next_chunk(self) -> tuple[int, int]:
+        """(start, count) of the next prompt chunk: borders lie at multiples of CHUNK whatever else runs."""
+        start = self.computed
+        return start, min(CHUNK - start % CHUNK, len(self.request.prompt) - start)
+
+    def emit(self, piece: bytes, token: int) -> None:
+        """Show what a new token adds; text held back travels with a later token."""
+        self.unsent.append(token)
+        text = self.text.feed(piece)
+        if text:
+            self._send(text)
+
+    def finish(self, finish: Finish, error: str | None = None) -> None:
+        """Send what is held back, then the one `Done`."""
+        if finish in (Finish.END, Finish.MAX_TOKENS, Finish.CONTEXT) and self.text.stopped is None:
+            rest = self.text.feed(b"", final=True)
+            if rest or self.logprobs:
+                self._send(rest)
+        self.on_end(self)
+        self.generation.put(
+            Done(
+                finish=finish,
+                prompt_tokens=len(self.request.prompt),
+                cached_tokens=self.cached,
+                completion_tokens=len(self.tokens),
+                stop=self.text.stopped,
+                error=error,
+                backend=self.backend,
+            )
+        )
+
+    def _send(self, text: str) -> None:
+        self.generation.put(Delta(text, tuple(self.unsent), tuple(self.logprobs)))
+        self.unsent.clear()
+        self.logprobs.clear()

@@ -1,0 +1,275 @@
+"""Checkpoints in the layout of `transformers`, both ways: config.json and safetensors, whole or in shards.
+
+Reading trusts nothing: names, shapes and sizes are checked in the headers before any tensor is read, and what
+does not fit is a WeightsError. Changed bits inside a tensor are not seen here: the weights root sees them.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mythos.model.errors import WeightsError
+from mythos.model.hf_config import config_from_hf, config_to_hf
+from mythos.model.transformer import Transformer
+from mythos.spec.counting import parameters
+
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_JSON_LIMIT = 1 << 26  # bytes; the index of a 10T model in per-expert tensors stays below
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+_DOWNLOAD_AGAIN = "Fetch or copy the checkpoint again."
+_NOT_QUANTISED = "Read are F32, F16, BF16 and F64: take the checkpoint that is not quantised."
+
+
+class _Place(NamedTuple):
+    """Where a stored tensor belongs: a tensor of ours, or one expert's rows of a stacked one."""
+
+    name: str
+    expert: int | None = None
+    part: str = ""  # gate | up | down
+
+
+_EXPERT = re.compile(r"model\.(layers\.\d+\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(gate|up|down)_proj\.weight")
+
+
+def _place(stored: str) -> _Place:
+    """Per-expert tensors are the published layout; stacked ones carry our own names behind `model.`."""
+    if match := _EXPERT.fullmatch(stored):
+        target = "down_proj" if match[3] == "down" else "gate_up_proj"
+        return _Place(f"{match[1]}.{target}", int(match[2]), match[3])
+    name = stored.removeprefix("model.")
+    return _Place("embed.weight" if name == "embed_tokens.weight" else name)
+
+
+def _rows(stacked: Tensor, place: _Place) -> Tensor:
+    """The rows of a stacked expert tensor that `place` names, as a view."""
+    assert place.expert is not None
+    expert = stacked[place.expert]
+    return expert if place.part == "down" else expert.chunk(2)[place.part == "up"]
+
+
+def _stored_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
+    """(stored name, tensor or view of one) in the published layout."""
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            prefix, _, kind = name.rpartition(".")
+            for expert in range(tensor.shape[0]):
+                for part in ("down",) if kind == "down_proj" else ("gate", "up"):
+                    stored = f"model.{prefix}.{expert}.{part}_proj.weight"
+                    yield stored, _rows(tensor, _Place(name, expert, part))
+        elif name == "embed.weight":
+            yield "model.embed_tokens.weight", tensor
+        else:
+            yield name if name.startswith("lm_head.") else f"model.{name}", tensor
+
+
+def iter_tensors(path: Path | str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under its stored name, one at a time in memory, shard after shard."""
+    for file, names in _shards(Path(path)):
+        with _open(file) as handle:
+            for name in names:
+                yield name, handle.get_tensor(name).clone()  # else it would hang on the mapped file
+
+
+def load_checkpoint(path: Path | str) -> Transformer:
+    """The model of a checkpoint directory, in the dtype it is stored in."""
+    path = Path(path)
+    config = config_from_hf(_read_json(path / CONFIG))
+    headers = _headers(path)
+    if config.layers > len(headers):
+        raise WeightsError(
+            f"config.json names {config.layers} layers, the checkpoint holds {len(headers)} tensors.",
+            _DOWNLOAD_AGAIN,
+        )
+    if parameters(config) >= 1 << 48:
+        raise WeightsError("config.json describes a model of over 280 trillion parameters.", _DOWNLOAD_AGAIN)
+    with torch.device("meta"):
+        model = Transformer(config)
+    expected = model.state_dict()
+    _check_headers(headers, expected)
+    state: dict[str, Tensor] = {}
+    for stored, tensor in iter_tensors(path):
+        place = _place(stored)
+        if place.expert is None:
+            state[place.name] = tensor
+        else:
+            if place.name not in state:
+                state[place.name] = torch.empty(expected[place.name].shape, dtype=tensor.dtype)
+            _rows(state[place.name], place).copy_(tensor)
+    head, embed = state.get("lm_head.weight"), state["embed.weight"]
+    if config.tied and head is not None and (head.dtype != embed.dtype or not torch.equal(head, embed)):
+        raise WeightsError(
+            "config.json ties the head to the embedding, but the checkpoint holds another head.",
+            "Set tie_word_embeddings to false in config.json.",
+        )
+    model.load_state_dict({name: state[name] for name in expected}, assign=True)
+    return model
+
+
+def _check_headers(
+    headers: dict[str, tuple[tuple[int, ...], torch.dtype]], expected: dict[str, Tensor]
+) -> None:
+    """Every tensor of the model exactly once, in its shape, experts of a layer in one dtype.
+
+    Old files may also carry rotary frequencies and a copy of the tied head.
+    """
+    spare = {"lm_head.weight": expected["embed.weight"]}
+    held: Counter[str] = Counter()  # numbers
+    dtypes: dict[str, torch.dtype] = {}
+    for stored, (shape, dtype) in headers.items():
+        if stored.endswith("rotary_emb.inv_freq"):
+            continue
+        place = _place(stored)
+        wanted = expected.get(place.name, spare.get(place.name))
+        if wanted is None or (place.expert is not None and place.expert >= wanted.shape[0]):
+            raise WeightsError(f"config.json has no place for the tensor {stored}.", _DOWNLOAD_AGAIN)
+        fitting = tuple((wanted if place.expert is None else _rows(wanted, place)).shape)
+        if shape != fitting:
+            raise WeightsError(f"{stored} has shape {shape} instead of {fitting}.", _DOWNLOAD_AGAIN)
+        if dtypes.setdefault(place.name, dtype) != dtype:
+            raise WeightsError(f"{place.name} is stored in several dtypes.", _DOWNLOAD_AGAIN)
+        held[place.name] += math.prod(shape)
+    for name, wanted in expected.items():
+        if held[name] != wanted.numel():
+            fault = "is not all there" if held[name] < wanted.numel() else "is there twice"
+            raise WeightsError(f"The checkpoint is not whole: {name} {fault}.", _DOWNLOAD_AGAIN)
+
+
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor by its stored name, from the headers alone."""
+    headers: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for file, names in _shards(path):
+        with _open(file) as handle:
+            for name in names:
+                part = handle.get_slice(name)
+                dtype = _DTYPES.get(part.get_dtype())
+                if dtype is None:
+                    raise WeightsError(f"{name} is stored as {part.get_dtype()}.", _NOT_QUANTISED)
+                headers[name] = (tuple(part.get_shape()), dtype)
+    return headers
+
+
+def _shards(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The files of a checkpoint and the tensors to take from each; an index may name no file elsewhere."""
+    if (path / SINGLE).exists() or not (path / INDEX).exists():
+        yield path / SINGLE, _names(path / SINGLE)
+        return
+    names_of: dict[str, list[str]] = {}
+    weight_map = _read_json(path / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise WeightsError(f"{path / INDEX} has no weight_map.", _DOWNLOAD_AGAIN)
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
+            raise WeightsError(
+                f"The index names a file outside the checkpoint: {file!r:.80}.", "Do not use it."
+            )
+        names_of.setdefault(file, []).append(name)
+    for file, names in names_of.items():
+        there = set(_names(path / file))
+        if lacking := [name for name in names if name not in there]:
+            raise WeightsError(f"{path / file} lacks {lacking[0]}.", _DOWNLOAD_AGAIN)
+        yield path / file, names
+
+
+def _names(file: Path) -> list[str]:
+    with _open(file) as handle:
+        return list(handle.keys())
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    """The file opened by safetensors; whatever a bad file can cause becomes a WeightsError."""
+    if not file.is_file():
+        raise WeightsError(f"{file} is missing.", _DOWNLOAD_AGAIN)
+    try:
+        with safe_open(file, framework="pt") as handle:
+            yield handle
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{file} cannot be read: {error}.", _DOWNLOAD_AGAIN) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _JSON_LIMIT:
+            raise WeightsError(f"{file} is over {_JSON_LIMIT >> 20} MiB.", _DOWNLOAD_AGAIN)
+        data = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise WeightsError(f"{file} is missing.", _DOWNLOAD_AGAIN) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{file} cannot be read: {error}.", _DOWNLOAD_AGAIN) from error
+    if not isinstance(data, dict):
+        raise WeightsError(f"{file} holds no JSON object.", _DOWNLOAD_AGAIN)
+    return data
+
+
+def save_checkpoint(model: Transformer, path: Path | str, max_shard_bytes: int = 2 << 30) -> None:
+    """Writes a directory that `AutoModelForCausalLM.from_pretrained` loads; it appears whole or not at all.
+
+    One shard at a time is copied in memory. The tokenizer is not written.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise WeightsError(f"{path} exists already.", "Name another directory or remove it.")
+    tensors = list(_stored_tensors(model))
+    for name, tensor in tensors:
+        if tensor.dtype not in _DTYPES.values() or tensor.is_meta:
+            raise WeightsError(
+                f"{name} is quantised or not loaded.", "Save the model before it is quantised."
+            )
+    data = config_to_hf(model.config) | {"dtype": str(tensors[0][1].dtype).removeprefix("torch.")}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write_shards(tensors, partial, max_shard_bytes)
+        (partial / CONFIG).write_text(json.dumps(data, indent=2) + "\n")
+        for file in (*partial.iterdir(), partial):
+            _sync(file)
+        partial.rename(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path} cannot be written: {error}.", "Free space or name another directory."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_shards(tensors: list[tuple[str, Tensor]], directory: Path, max_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors:
+        if shards[-1] and size + tensor.nbytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        own = {name: tensor.detach().cpu().clone() for name, tensor in shard.items()}  # experts share memory
+        save_file(own, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(t.nbytes for _, t in tensors)}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _sync(path: Path) -> None:
+    """Makes a file or a directory's entries survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,110 @@
+"""The one model class: a decoder-only transformer built from a ModelConfig, dense or with routed experts.
+
+Shape letters: T token rows, D width, V vocabulary, R rotated pairs of a head.
+
+Rows are a flat batch of tokens; only `attend` knows which belong to one sequence, so that the same code
+trains on packed sequences, prefills chunks and decodes many streams in one step. Submodules named `*_proj`,
+`embed` and `lm_head` may be replaced from outside by quantised ones: they are called, never looked into.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mythos.model.attention import Attend, Attention, RMSNorm
+from mythos.model.moe import MLP, MoE
+from mythos.model.rope import rope_frequencies, rotations
+from mythos.spec.config import ModelConfig
+
+
+class Embedding(nn.Module):
+    """Token vectors, and the output head when it is tied to them."""
+
+    def __init__(self, vocab: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab, width))
+
+    def forward(self, tokens_T: Tensor) -> Tensor:
+        return F.embedding(tokens_T, self.weight)
+
+    def head(self, x_TD: Tensor) -> Tensor:
+        return F.linear(x_TD, self.weight)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.routed = config.moe is not None and layer not in config.dense_layers
+        if config.moe is not None and self.routed:
+            self.mlp = MoE(config.width, config.moe)
+        else:
+            self.mlp = MLP(config.width, config.ffn)
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        attend: Attend,
+        ids_TA: Tensor | None = None,
+    ) -> Tensor:
+        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rotation, attend)
+        y_TD = self.post_attention_layernorm(x_TD)
+        return x_TD + (self.mlp(y_TD, ids_TA) if self.routed else self.mlp(y_TD))
+
+
+class Transformer(nn.Module):
+    """Parameters start uninitialised or as torch makes them: load weights or call `init_weights`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Embedding(config.vocab, config.width)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = None if config.tied else nn.Linear(config.width, config.vocab, bias=False)
+        self.frequencies_R, self.rope_scale = rope_frequencies(config.rope, config.head_dim)
+
+    def forward(
+        self,
+        tokens_T: Tensor,
+        positions_T: Tensor,
+        attend: Attend,
+        rows: Tensor | None = None,
+        routing: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Logits (T, V), or (len(rows), V) of the token rows named by `rows`.
+
+        `routing` pins the experts of every token: one (T, A) tensor of expert ids per layer that has experts.
+        """
+        rotation = rotations(positions_T, self.frequencies_R, self.rope_scale)
+        pinned = iter(routing or ())
+        x_TD = self.embed(tokens_T)
+        for block in self.layers:
+            x_TD = block(x_TD, rotation, attend, next(pinned) if routing and block.routed else None)
+        if rows is not None:
+            x_TD = x_TD[rows]
+        head = self.embed.head if self.lm_head is None else self.lm_head
+        return head(self.norm(x_TD))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None, std: float = 0.02) -> None:
+        """Fresh weights for training: normal(0, std), less for what adds to the residual (GPT-2), norms at 1.
+
+        Every parameter is written, so that a model built on `meta` and moved by `to_empty` starts whole.
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith(".bias"):
+                parameter.zero_()
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj"))
+                scale = std / (2 * self.config.layers) ** 0.5 if residual else std
+                parameter.normal_(0.0, scale, generator=generator)
+        for buffer in self.buffers():
+            buffer.zero_()

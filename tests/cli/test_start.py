@@ -1,0 +1,91 @@
+"""Start-up, exit codes and the form of errors: the real command as a subprocess."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from mythos.cli.main import run; status = run(['--help']);"
+        "heavy = {'torch', 'numpy', 'sqlalchemy', 'fastapi', 'pydantic', 'uvicorn', 'prompt_toolkit'};"
+        "sys.exit(status or ', '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_fast(mythos):
+    """150 ms on a quiet machine; the best of several on a busy one."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        mythos("--help")
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
+
+
+def test_every_command_takes_json_and_help(mythos):
+    for command in (["up"], ["serve"], ["build"], ["chat"], ["compare"], ["models"], ["env"], ["doctor"],
+                    ["usage"], ["key", "new"], ["key", "list"], ["key", "revoke"]):  # fmt: skip
+        done = mythos(*command, "--help")
+        assert done.returncode == 0 and "--json" in done.stdout, command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["frobnicate"], 2),
+        (["models", "--frobnicate"], 2),
+        (["up", "--port", "99999"], 2),
+        (["key"], 2),
+        (["key", "new"], 2),
+        (["compare", ""], 2),
+        (["chat", "opus", "extra"], 2),
+        (["env"], 5),
+        (["models", "no-such-family"], 3),
+        (["serve", "--host", "0.0.0.0"], 4),
+        (["key", "revoke", "key_none"], 3),
+        (["build", "no-such-tier"], 3),
+        (["chat"], 3),
+        (["serve"], 3),
+    ],
+)
+def test_exit_codes(mythos, arguments, code):
+    """Where nothing is built. Every failure names a cure; with --json in one object on stdout."""
+    done = mythos(*arguments, stdin="hello\n")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: ") and "\ncure: " in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    done = mythos(*arguments, "--json", stdin="hello\n")
+    assert done.returncode == code
+    error = json.loads(done.stdout)
+    assert error["code"] == code and error["error"] and error["cure"]
+
+
+def test_no_command_shows_help(mythos):
+    done = mythos()
+    assert done.returncode == 2 and "Commands:" in done.stderr and done.stdout == ""
+
+
+def test_version(mythos):
+    assert mythos("--version").stdout.startswith("mythos ")
+    assert json.loads(mythos("--version", "--json").stdout)["version"]
+
+
+def test_traceback_only_when_asked(mythos, home):
+    """A home that is a file is an error with a cure; with MYTHOS_TRACEBACK=1 the place is shown."""
+    path = home["MYTHOS_HOME"]
+    with open(path, "w"):
+        pass
+    done = mythos("models")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "cure: " in done.stderr
+    assert "Traceback" in mythos("models", env={"MYTHOS_TRACEBACK": "1"}).stderr
+
+
+def test_completion_names_commands(mythos):
+    env = {"_MYTHOS_COMPLETE": "complete_bash", "COMP_WORDS": "mythos ", "COMP_CWORD": "1"}
+    assert {"up", "chat", "doctor"} <= set(mythos(env=env).stdout.split())
