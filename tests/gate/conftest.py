@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from gate_world import ROOT, Time, make_family, open_home
 from hypothesis import settings
 
 from mythos.gate.handling import issue_handling
@@ -14,6 +13,7 @@ from mythos.spec.family import Family
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.weights import register
+from tests.gate.world import ROOT, Time, make_family, open_home
 
 settings.register_profile("no timing", deadline=None)
 settings.load_profile("no timing")

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from gate_world import ROOT, T0, make_family
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from mythos.records.decision import HANDLING_PURPOSES, Handling
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.records.principal import OPERATOR, Principal
 from mythos.spec.family import TierState
+from tests.gate.world import ROOT, T0, make_family
 
 OWN_KEY = Principal("operator", "key", "local")
 ANN = Principal("ann", "key", "local")  # one whom only a decision could name

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from gate_world import ROOT, T0, make_family, open_home
 from sqlalchemy import event
 
 from mythos.gate.authorize import authorize, load_standing
@@ -30,6 +29,7 @@ from mythos.store.keys import create_key, list_keys, principal_for_secret, revok
 from mythos.store.tables import api_keys, decisions, usage, weights
 from mythos.store.usage import UsageRow, record_usage
 from mythos.store.weights import register, revoke_decision
+from tests.gate.world import ROOT, T0, make_family, open_home
 
 
 def clock_of(store: Store) -> Clock:

@@ -158,7 +158,7 @@ def test_a_bad_key_file_is_refused_not_replaced(home, tmp_path, how):
 
 def test_session_of_a_running_process(home):
     assert read_session(home) is None
-    written = write_session(home, "http://127.0.0.1:8000", "sk-mythos-x", os.getpid())
+    written = write_session(home, "http://127.0.0.1:8000", "sk-mythos-x", "pocket", os.getpid())
     assert read_session(home) == written
     assert mode(home.session_file) == 0o600
     remove_session(home)
@@ -168,7 +168,7 @@ def test_session_of_a_running_process(home):
 
 def test_session_of_a_process_that_is_gone(home):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    write_session(home, "http://127.0.0.1:8000", "k", child.pid)
+    write_session(home, "http://127.0.0.1:8000", "k", "pocket", child.pid)
     session = read_session(home)
     assert session is not None and session.pid == child.pid
     remove_session(home)  # another process's: left alone
@@ -179,7 +179,7 @@ def test_session_of_a_process_that_is_gone(home):
     child.wait()
     assert read_session(home) is None
     with pytest.raises(HomeError):
-        write_session(home, "http://127.0.0.1:8000", "k", child.pid)
+        write_session(home, "http://127.0.0.1:8000", "k", "pocket", child.pid)
     write_session(home, "http://127.0.0.1:8001", "k")  # the next server takes the file over
     assert read_session(home) is not None
     child.communicate()
@@ -194,7 +194,15 @@ def test_session_of_a_process_id_used_again(home):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"pid": 1}', '{"base_url": "u", "key": "k", "pid": "1", "started": "x"}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"pid": 1}',
+        '{"base_url": "u", "key": "k", "pid": "1", "started": "x", "family": ""}',
+    ],
 )
 def test_a_damaged_session_file_is_ignored(home, text):
     home.session_file.touch(mode=0o600)

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from gate_world import T0
 from sqlalchemy.exc import IntegrityError
 
 from mythos.ledger.log import append, audit, last_time, ledger
 from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.clock import Clock, ClockError
 from mythos.records.principal import OPERATOR, Principal
+from tests.gate.world import T0
 
 
 def rows(store):

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from gate_world import ROOT, T0
 
 from mythos.gate.authorize import authorize, known_tiers, load_standing
 from mythos.gate.handling import issue_handling, operator_keys
@@ -20,6 +19,7 @@ from mythos.store.db import Store
 from mythos.store.keys import create_key, principal_for_secret
 from mythos.store.tables import decisions
 from mythos.store.weights import register, revoke_decision
+from tests.gate.world import ROOT, T0
 
 OTHER = "cd" * 32
 

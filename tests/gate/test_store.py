@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from gate_world import ROOT, T0
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
@@ -29,6 +28,7 @@ from mythos.store.keys import (
 from mythos.store.tables import metadata
 from mythos.store.usage import UsageRow, record_usage, usage_summary
 from mythos.store.weights import decisions_for, register, registered, registry_generation, revoke_decision
+from tests.gate.world import ROOT, T0
 
 OUTSIDERS = [
     Principal("key_1", "key", "acme"),
