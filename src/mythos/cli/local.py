@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mythos.cli.client import Server
-from mythos.cli.naming import no_tier
+from mythos.cli.naming import DEFAULT_FAMILY, no_tier
 from mythos.cli.output import CommandError, Exit
 from mythos.cli.progress import waiting
 from mythos.gate.authorize import Standing, authorize, load_standing
@@ -174,7 +174,7 @@ def connect(family_name: str | None) -> Iterator[tuple[Server, Family]]:
     if live and family_name in (None, live.family):
         yield Server(live.base_url, live.key), load_family(live.family)
         return
-    family = load_family(family_name or "pocket")
+    family = load_family(family_name or DEFAULT_FAMILY)
     if not built(standing(records, family)):
         raise no_tier(())
     secret, digest = new_session_key()

@@ -36,8 +36,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
     family = local.standing(records, family).family
     secret, digest = local.new_session_key()
     with local.bind("127.0.0.1", port) as listener:
-        with waiting("starting the engine"):
-            service = start(records, family, strict, digest, memory)
+        service = start(records, family, strict, digest, memory)
         with local.serving(service, listener):
             server = Server(local.address(listener), secret)
             if once:
@@ -60,8 +59,7 @@ def run_serve(
     records = local.open_records()
     family = local.standing(records, load_family(family_name)).family
     with local.bind(host, port) as listener:
-        with waiting("starting the engine"):
-            service = start(records, family, strict, None, memory)
+        service = start(records, family, strict, None, memory)
         with local.serving(service, listener):
             wait_until_told(lambda: announce(Server(local.address(listener), ""), family, started))
     return 0
@@ -78,7 +76,8 @@ def start(
     local.require(local.standing(records, family), name, Action.LOAD, records.clock.now())
     service = local.start_service(records, family, strict, digest, memory)
     try:
-        service.engine.loaded(family.tier(name).root or "")
+        with waiting(f"loading {family.name}/{name}"):
+            service.engine.loaded(family.tier(name).root or "")
     except BaseException:
         service.engine.stop()
         raise
