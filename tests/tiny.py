@@ -116,7 +116,7 @@ class TinyHome:
 
 
 def tiny_home(path: Path, names: tuple[str, ...] = ("small",), config: ModelConfig = CONFIG) -> TinyHome:
-    """A data directory under `path` with a tier of random weights for each of `names`; MYTHOS_KEYS beside it."""
+    """A data directory under `path` with a tier of random weights for each of `names`."""
     home = Home.open(path / "home")
     store = Store.open(home)
     clock = Clock()

@@ -1,4 +1,4 @@
-"""Attention over pages: the same logits as one pass over the whole text, and bits that no neighbour changes."""
+"""Attention over pages: the logits of one pass over the whole text, and bits that no neighbour changes."""
 
 import pytest
 import torch

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
+from tests.tiny import tiny_home
 
 from mythos.engine.grammar import json_schema_grammar
 from mythos.engine.request import Delta, Done, Finish, InvalidRequest, Request, Sampling, Stopping
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action
-from tests.tiny import tiny_home
 
 GREEDY = Sampling(0.0)
 

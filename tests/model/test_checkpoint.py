@@ -3,7 +3,9 @@
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +33,11 @@ def fresh(config: ModelConfig) -> Transformer:
     return model
 
 
-def small(**changes) -> ModelConfig:
-    sizes = {"vocab": 40, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 48}
-    return ModelConfig(**(sizes | {"context": 64} | changes))
+SMALL = ModelConfig(vocab=40, layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=48, context=64)
+
+
+def small(**changes: Any) -> ModelConfig:
+    return replace(SMALL, **changes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

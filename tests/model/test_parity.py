@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import KINDS, growing_cache, ours, theirs, tokens
+from tiny_models import KINDS, growing_cache, ours, theirs, tokens, transformers
 
 from mythos.model.attention import causal_attend
+from mythos.model.checkpoint import config_to_hf
+from mythos.model.moe import Router
+from mythos.model.rope import rope_frequencies
+from mythos.spec.config import ModelConfig, RopeConfig
 
 BOUND = 2e-5  # in logits
 
@@ -69,7 +73,7 @@ def test_rows_select_what_reaches_the_head(tmp_path: Path) -> None:
 
 
 def test_rotary_frequencies_survive_a_cast(tmp_path: Path) -> None:
-    """`LlamaForCausalLM.to(bfloat16)` rounds them for good; at position 5,000 that is a different rotation."""
+    """`LlamaForCausalLM.to(bfloat16)` rounds them for good; at position 5,000 it shows."""
     reference = theirs("llama")
     model = ours(reference, tmp_path)
     exact = model.frequencies_R.clone()
@@ -84,9 +88,9 @@ def test_routing_free_and_pinned(kind: str, tmp_path: Path) -> None:
     model = ours(reference, tmp_path)
     ids, positions = tokens(40, seed=6), torch.arange(40)
     chosen = []
-    for block in model.layers:
-        if block.routed:
-            block.mlp.gate.register_forward_hook(lambda _m, _x, out: chosen.append(out[0]))
+    for router in model.modules():
+        if isinstance(router, Router):
+            router.register_forward_hook(lambda _m, _x, out: chosen.append(out[0]))
     with torch.no_grad():
         out = reference(ids[None], output_router_logits=True)
         routing = [logits.view(40, -1).topk(3).indices for logits in out.router_logits]
@@ -99,3 +103,29 @@ def test_routing_free_and_pinned(kind: str, tmp_path: Path) -> None:
         assert torch.equal(mine.sort(-1).values, yours.sort(-1).values)
     torch.testing.assert_close(pinned, out.logits[0], atol=BOUND, rtol=0)
     assert (moved - pinned).abs().max() > 0.1, "a pinned choice must matter"
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        RopeConfig(base=1e6),
+        RopeConfig(kind="llama3", base=5e5, factor=8.0, original_context=8192),
+        RopeConfig(kind="llama3", base=5e5, factor=32.0, original_context=8192),
+        RopeConfig(kind="yarn", base=1e6, factor=4.0, original_context=32768),
+        RopeConfig(kind="yarn", base=1.5e5, factor=32.0, original_context=4096, truncate=False),
+    ],
+)
+def test_rotary_frequencies_of_published_settings(rope: RopeConfig) -> None:
+    """Llama 3.1 and 3.2, Qwen3 and its yarn, gpt-oss' yarn; a last-bit difference is allowed."""
+    config = ModelConfig(
+        vocab=8, layers=1, width=128, heads=1, kv_heads=1, head_dim=128, ffn=8, context=131072, rope=rope
+    )
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config_to_hf(config))
+    )
+    theirs_R, (ours_R, scale) = model.model.rotary_emb.inv_freq, rope_frequencies(rope, 128)
+    torch.testing.assert_close(ours_R, theirs_R, rtol=2.5e-7, atol=0)
+    assert scale == model.model.rotary_emb.attention_scaling
+    assert rope.kind == "plain" or not torch.allclose(
+        ours_R, rope_frequencies(RopeConfig(base=rope.base), 128)[0]
+    )

@@ -1,6 +1,7 @@
 """Tiny random models of `transformers`, the oracle of these tests; nothing is downloaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 64,
     "intermediate_size": 160,
@@ -57,7 +58,7 @@ SETTINGS: dict[str, tuple[str, dict]] = {
 KINDS = list(SETTINGS)
 
 
-def theirs(kind: str, seed: int = 0) -> "transformers.PreTrainedModel":
+def theirs(kind: str, seed: int = 0) -> Any:
     """Weights large enough that logits spread over several units and every layer matters."""
     name, settings = SETTINGS[kind]
     config = getattr(transformers, f"{name}Config")(**(_SIZES | settings), attn_implementation="eager")
@@ -71,7 +72,7 @@ def theirs(kind: str, seed: int = 0) -> "transformers.PreTrainedModel":
     return model
 
 
-def ours(model: "transformers.PreTrainedModel", directory: Path) -> Transformer:
+def ours(model: Any, directory: Path) -> Transformer:
     model.save_pretrained(directory)
     return load_checkpoint(directory)
 
@@ -90,11 +91,10 @@ def growing_cache() -> Attend:
         values[layer] = torch.cat([values[layer], v_TGK]) if layer in values else v_TGK
         group = q_THK.shape[1] // k_TGK.shape[1]
         k_SHK, v_SHK = (t[layer].repeat_interleave(group, dim=1) for t in (keys, values))
-        scores_HTS = torch.einsum("thk,shk->hts", q_THK, k_SHK) * q_THK.shape[-1] ** -0.5
+        scores_HTS = torch.bmm(q_THK.transpose(0, 1), k_SHK.permute(1, 2, 0)) * q_THK.shape[-1] ** -0.5
         past = len(k_SHK) - len(q_THK)
         hidden_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool).triu(past + 1)
-        return torch.einsum(
-            "hts,shk->thk", scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1), v_SHK
-        )
+        weights_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1)
+        return torch.bmm(weights_HTS, v_SHK.transpose(0, 1)).transpose(0, 1)
 
     return attend

@@ -50,8 +50,8 @@ TESTS = (
 )  # fmt: skip
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
     str: (
-        "strip", "lstrip", "rstrip", "startswith", "endswith", "split", "rsplit", "splitlines", "upper", "lower",
-        "capitalize", "title", "find", "count", "removeprefix", "removesuffix", "replace", "join",
+        "strip", "lstrip", "rstrip", "startswith", "endswith", "split", "rsplit", "splitlines", "upper",
+        "lower", "capitalize", "title", "find", "count", "removeprefix", "removesuffix", "replace", "join",
     ),
     dict: ("items", "keys", "values", "get"),
     LoopContext: (

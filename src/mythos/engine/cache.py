@@ -102,7 +102,7 @@ class PagedCache:
         return True
 
     def release(self, table: list[int], held: list[bytes]) -> None:
-        """Give back a sequence's blocks. `held`: the chunks it shares or has published, leading ones first."""
+        """Give back a sequence's blocks. `held`: chunks it shares or has published, leading ones first."""
         shared: set[int] = set()
         for key in reversed(held):  # later chunks are useless without the earlier ones: evict those first
             chunk = self._chunks[key]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from llguidance import LLTokenizer
 
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.masks import grammar_tokenizer
@@ -31,7 +32,7 @@ class LoadedTier:
     model: Transformer
     tokenizer: Tokenizer
     chat_template: str
-    grammar_tokenizer: object
+    grammar_tokenizer: LLTokenizer
     eos: torch.Tensor
     dtype: torch.dtype
     bytes: int

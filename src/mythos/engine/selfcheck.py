@@ -5,6 +5,7 @@ same bits each time. Both depend on the kernels that torch picks on this process
 """
 
 import torch
+from torch import _weight_int8pack_mm  # type: ignore[attr-defined]
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 _BATCHES = (2, 3, 5, 8, 16, 17, 33, 64)
@@ -38,7 +39,7 @@ def run() -> list[tuple[str, bool, str]]:
         return _same(attend, x)
 
     checks = [
-        ("int8 linear", *_same(lambda rows: torch._weight_int8pack_mm(rows, q, scale), x)),
+        ("int8 linear", *_same(lambda rows: _weight_int8pack_mm(rows, q, scale), x)),
         ("norm", *_same(lambda rows: rms_norm(rows.float(), (576,), weight, 1e-5), x)),
         ("silu", *_same(lambda rows: silu(rows), x)),
         ("attention, 256 positions", *attention(256)),

@@ -273,8 +273,23 @@ def model_config(gguf: GGUF) -> ModelConfig:
         raise WeightsError(
             f"{gguf.name}: {layers} layers, {heads} heads and width {width} do not fit its tensors.", CURE
         )
-    config = ModelConfig(
-        vocab=embedding.shape[0],
+    try:
+        config = _config(gguf, arch, width, heads, layers)
+    except ValueError as error:
+        raise WeightsError(
+            f"{gguf.name}: its configuration describes no possible model: {error}.", CURE
+        ) from None
+    if _get(gguf, f"{arch}.rope.dimension_count", int, config.head_dim) != config.head_dim:
+        raise WeightsError(f"{gguf.name}: partly rotated heads are not read.", SAFETENSORS)
+    if not (config.norm_eps < 1 and config.rope.base < 1e12 and config.context < 1 << 31):
+        raise WeightsError(f"{gguf.name}: the configuration has values outside any sensible range.", CURE)
+    _check_shapes(gguf, config)
+    return config
+
+
+def _config(gguf: GGUF, arch: str, width: int, heads: int, layers: int) -> ModelConfig:
+    return ModelConfig(
+        vocab=gguf.tensors["token_embd.weight"].shape[0],
         layers=layers,
         width=width,
         heads=heads,
@@ -288,14 +303,6 @@ def model_config(gguf: GGUF) -> ModelConfig:
         norm_eps=float(str(np.float32(_get(gguf, f"{arch}.attention.layer_norm_rms_epsilon", float)))),
         rope=RopeConfig(base=float(str(np.float32(_get(gguf, f"{arch}.rope.freq_base", float, 10_000.0))))),
     )
-    if _get(gguf, f"{arch}.rope.dimension_count", int, config.head_dim) != config.head_dim:
-        raise WeightsError(f"{gguf.name}: partly rotated heads are not read.", SAFETENSORS)
-    if not (0 < config.norm_eps < 1 and 1 < config.rope.base < 1e12 and 0 < config.context < 1 << 31):
-        raise WeightsError(f"{gguf.name}: the configuration has values outside any sensible range.", CURE)
-    if config.kv_heads < 1 or heads % config.kv_heads or config.head_dim % 2:
-        raise WeightsError(f"{gguf.name}: {heads} heads cannot share {config.kv_heads} key heads.", CURE)
-    _check_shapes(gguf, config)
-    return config
 
 
 def _get(gguf: GGUF, key: str, kind: type, default: Any = None) -> Any:

@@ -52,25 +52,32 @@ def dequantise(q_NK: Tensor, scale_N: Tensor, dtype: torch.dtype = torch.float32
     return (q_NK.float() * scale_N[:, None]).to(dtype)
 
 
+CURE = "Build the tier again: mythos build TIER."
+
+
 class Int8Linear(nn.Module):
-    """y = x @ (q * s)^T in bf16. Inference only; holds the int8 weight and a bf16 copy for many rows."""
+    """y = x @ (q * s)^T + b in bf16. Inference only; holds the int8 weight and a bf16 copy for many rows."""
 
     weight: Tensor
     scale: Tensor
+    bias: Tensor | None
     weight_bf16: Tensor
     scale_bf16: Tensor
 
-    def __init__(self, q_NK: Tensor, scale_N: Tensor) -> None:
+    def __init__(self, q_NK: Tensor, scale_N: Tensor, bias_N: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("weight", q_NK)
         self.register_buffer("scale", scale_N)
+        self.register_buffer("bias", bias_N)
         self.register_buffer("scale_bf16", scale_N.bfloat16(), persistent=False)
         self.register_buffer("weight_bf16", dequantise(q_NK, scale_N, torch.bfloat16), persistent=False)
 
     def forward(self, x_TK: Tensor) -> Tensor:
-        if x_TK.shape[0] <= INT8_ROWS:
-            return _int8_product(x_TK, self.weight, self.scale_bf16)
-        return F.linear(x_TK, self.weight_bf16)
+        bias_N = None if self.bias is None else self.bias.bfloat16()
+        if x_TK.shape[0] > INT8_ROWS:
+            return F.linear(x_TK, self.weight_bf16, bias_N)
+        y_TN = _int8_product(x_TK, self.weight, self.scale_bf16)
+        return y_TN if bias_N is None else y_TN + bias_N
 
 
 class Int8Embedding(nn.Module):
@@ -100,67 +107,66 @@ def is_quantised(name: str, tensor: Tensor) -> bool:
     return tensor.dim() == 2 and name.endswith(("_proj.weight", "embed.weight", "lm_head.weight"))
 
 
-def to_int8(model: Transformer) -> Transformer:
-    """Replaces the linear layers and the embedding of `model` in place by their int8 forms.
+def served_form(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """What is stored for `weight`: int8 and its scale, bf16 for stacked experts, else float32."""
+    if is_quantised(name, weight):
+        q_NK, scale_N = quantise(weight)
+        return {name: q_NK, name.removesuffix("weight") + "scale": scale_N}
+    return {name: weight.bfloat16() if weight.dim() == 3 else weight.float()}
 
-    Norms stay float32; stacked experts and routers stay as they are (bf16 when served).
-    """
+
+def to_int8(model: Transformer) -> Transformer:
+    """Puts `model` into its served form, in place: int8 linear layers and embedding, experts in bf16."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if is_quantised(name, tensor):
-            tensors[name], tensors[name.removesuffix("weight") + "scale"] = quantise(tensor)
-    _replace_modules(model, tensors)
-    return model
+        tensors |= served_form(name, tensor)
+    return _assign(model, tensors)
 
 
 def load_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
     """A Transformer over stored tensors: built without memory of its own, int8 where there is a scale.
 
-    The model keeps references to `tensors`. WeightsError when names, shapes or dtypes do not fit `config`.
+    The model keeps references to `tensors`. WeightsError when they do not fit `config` (see `check_served`).
     """
+    check_served(config, tensors)
     with torch.device("meta"):
         model = Transformer(config)
-    check_served(model, tensors)
-    _replace_modules(model, tensors)
-    plain = {}
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.int8 and not name.endswith(".scale"):
-            plain[name] = tensor if tensor.dim() < 2 else tensor.bfloat16()
-    model.load_state_dict(plain, strict=False, assign=True)
-    left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-    assert not left, left
-    return model.eval().requires_grad_(False)
+    return _assign(model, tensors)
 
 
-def check_served(model: Transformer, tensors: Mapping[str, Tensor]) -> None:
-    """WeightsError unless `tensors` are exactly those of `model`, each in its served dtype and shape."""
-    cure = "Build the tier again: mythos build."
-    wanted = model.state_dict()
-    names = set(wanted)
+def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """WeightsError unless `tensors` are exactly those of `config`, in their served dtypes and shapes."""
+    if config.layers > len(tensors):
+        raise WeightsError(f"{len(tensors)} tensors are too few for {config.layers} layers.", CURE)
+    with torch.device("meta"):
+        wanted: dict[str, Tensor] = {}
+        for name, tensor in Transformer(config).state_dict().items():
+            if is_quantised(name, tensor):
+                wanted[name] = tensor.to(torch.int8)
+                wanted[name.removesuffix("weight") + "scale"] = tensor[:, 0].float()
+            else:
+                wanted[name] = tensor.to(torch.bfloat16 if tensor.dim() == 3 else torch.float32)
     for name, tensor in wanted.items():
         found = tensors.get(name)
-        if found is None or found.shape != tensor.shape:
-            shapes = f"{tuple(tensor.shape)} is wanted"
-            state = "missing" if found is None else f"of shape {tuple(found.shape)}"
-            raise WeightsError(f"The tensor {name!r} is {state}; {shapes}.", cure)
-        quantised = is_quantised(name, tensor)
-        if quantised:
-            scale_name = name.removesuffix("weight") + "scale"
-            names.add(scale_name)
-            scale = tensors.get(scale_name)
-            if scale is None or scale.dtype != torch.float32 or scale.shape != tensor.shape[:1]:
-                raise WeightsError(f"The tensor {name!r} has no fitting scale.", cure)
-        if (found.dtype == torch.int8) != quantised or not (quantised or found.dtype.is_floating_point):
-            raise WeightsError(f"The tensor {name!r} is {found.dtype}, not its served form.", cure)
-    if extra := sorted(set(tensors) - names):
-        raise WeightsError(f"The tensor {extra[0]!r} has no place in this model.", cure)
+        if found is None:
+            raise WeightsError(f"The tensor {name!r} is missing.", CURE)
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            facts = [f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in (found, tensor)]
+            raise WeightsError(f"The tensor {name!r} is {facts[0]}; {facts[1]} is wanted.", CURE)
+    if extra := sorted(set(tensors) - set(wanted)):
+        raise WeightsError(f"The tensor {extra[0]!r} has no place in this model.", CURE)
 
 
-def _replace_modules(model: Transformer, tensors: Mapping[str, Tensor]) -> None:
+def _assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:
     for name, module in list(model.named_modules()):
-        weight, scale = tensors.get(f"{name}.weight"), tensors.get(f"{name}.scale")
-        if weight is None or scale is None:
+        if f"{name}.scale" not in tensors:
             continue
-        kind = Int8Embedding if isinstance(module, Embedding) else Int8Linear
+        weight, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"]
+        if isinstance(module, Embedding):
+            served = Int8Embedding(weight, scale)
+        else:
+            served = Int8Linear(weight, scale, tensors.get(f"{name}.bias"))
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, kind(weight, scale))
+        setattr(model.get_submodule(parent), leaf, served)
+    model.load_state_dict(dict(tensors), assign=True)
+    return model.eval().requires_grad_(False)

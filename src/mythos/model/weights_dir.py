@@ -25,13 +25,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import rfc8785
 import torch
 from torch import Tensor
 
 from mythos.model.errors import WeightsError
+from mythos.model.quant import check_served
+from mythos.records.canonical import canonical
 from mythos.records.errors import MythosError
-from mythos.records.root import FileDigest, Manifest, TensorDigest, chunk_hashes, manifest_json, root
+from mythos.records.root import (
+    FileDigest,
+    Manifest,
+    TensorDigest,
+    chunk_hashes,
+    manifest_json,
+)
+from mythos.records.root import root as root_of
 from mythos.spec.config import ModelConfig
 from mythos.spec.table import from_table
 
@@ -45,7 +53,7 @@ MAX_SIDE_FILE = 256 << 20
 
 DTYPES = {"I8": torch.int8, "F32": torch.float32, "BF16": torch.bfloat16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-CURE = "Remove the directory and build the tier again: mythos build."
+CURE = "Build the tier again, which replaces what is damaged: mythos build TIER."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +71,14 @@ def write_weights(
     parent: Path, config: ModelConfig, tensors: Mapping[str, Tensor], tokenizer: bytes, template: str
 ) -> str:
     """Writes `parent`/<root>, whole or not at all, and returns the root. Sound weights there are kept."""
+    check_served(config, tensors)
     files = {CONFIG: _config_json(config), TOKENIZER: tokenizer, TEMPLATE: template.encode()}
     tensors = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
     manifest = Manifest(
         tensors={name: _digest(tensor) for name, tensor in tensors.items()},
         files={name: _file_digest(data) for name, data in files.items()},
     )
-    name = root(manifest)
+    name = root_of(manifest)
     target = parent / name
     if target.exists():
         try:
@@ -109,13 +118,13 @@ def remove_leftovers(parent: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def read_weights(directory: Path, root_wanted: str | None = None) -> WeightsFiles:
-    """The weights in `directory`, whose root must be `root_wanted` (by default the directory's name).
+def read_weights(directory: Path, root: str | None = None) -> WeightsFiles:
+    """The weights in `directory`, whose root must be `root` (by default the directory's name).
 
     WeightsError, naming the file and the cure, for a missing, unexpected or linked file, any changed bit, a
     header that does not fit its file, and weights that are whole but have another root.
     """
-    wanted = directory.name if root_wanted is None else root_wanted
+    wanted = directory.name if root is None else root
     _check_listing(directory)
     files = {name: _read_side_file(directory / name) for name in SIDE_FILES}
     with _open(directory / TENSORS) as source:
@@ -131,7 +140,7 @@ def read_weights(directory: Path, root_wanted: str | None = None) -> WeightsFile
 def _blame(directory: Path, manifest: Manifest, wanted: str) -> None:
     """Raises unless `manifest` has the root `wanted` and fits manifest.json, naming the changed file."""
     stored, computed = _read_side_file(directory / MANIFEST), manifest_json(manifest)
-    if root(manifest) == wanted:
+    if root_of(manifest) == wanted:
         if stored != computed:
             raise WeightsError(f"{directory / MANIFEST} was changed.", CURE)
         return
@@ -150,7 +159,9 @@ def _blame(directory: Path, manifest: Manifest, wanted: str) -> None:
 def _check_listing(directory: Path) -> None:
     try:
         if directory.is_symlink() or not directory.is_dir():
-            raise WeightsError(f"{directory} is no directory of weights.", "Build the tier: mythos build.")
+            raise WeightsError(
+                f"{directory} is no directory of weights.", "Build the tier: mythos build TIER."
+            )
         found = set(os.listdir(directory))
     except OSError as error:
         raise WeightsError(f"{directory} cannot be read ({error.strerror}).", CURE) from None
@@ -270,7 +281,7 @@ def _file_digest(data: bytes) -> FileDigest:
 
 
 def _config_json(config: ModelConfig) -> bytes:
-    return rfc8785.dumps({"form": FORM, "model": dataclasses.asdict(config)})
+    return canonical({"form": FORM, "model": dataclasses.asdict(config)})
 
 
 def _parse_config(path: Path, data: bytes) -> ModelConfig:
@@ -290,7 +301,8 @@ def _parse_config(path: Path, data: bytes) -> ModelConfig:
 
 @contextmanager
 def _create(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "xb") as out:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
         yield out
         out.flush()
         os.fsync(out.fileno())

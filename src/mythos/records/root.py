@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import rfc8785
+from mythos.records.canonical import canonical
 
 CHUNK = 4 * 1024 * 1024  # bytes of a tensor per leaf; the last one may be shorter
 VERSION = 1
@@ -113,10 +113,10 @@ def _leaves(manifest: Manifest) -> list[bytes]:
         "files": len(manifest.files),
         "tensors": len(manifest.tensors),
     }
-    leaves = [leaf_hash(rfc8785.dumps(head))]
+    leaves = [leaf_hash(canonical(head))]
     for name, file in sorted(manifest.files.items()):
         leaf = {"kind": "file", "name": name, "size": file.size, "sha256": file.sha256}
-        leaves.append(leaf_hash(rfc8785.dumps(leaf)))
+        leaves.append(leaf_hash(canonical(leaf)))
     for name, tensor in sorted(manifest.tensors.items()):
         tree = tree_hash(tensor.chunks)
         leaves.append(_tensor_leaf(name, tensor.dtype, tensor.shape, len(tensor.chunks), tree))
@@ -132,7 +132,7 @@ def _tensor_leaf(name: str, dtype: str, shape: tuple[int, ...], chunks: int, tre
         "chunks": chunks,
         "tree": tree.hex(),
     }
-    return leaf_hash(rfc8785.dumps(leaf))
+    return leaf_hash(canonical(leaf))
 
 
 def root(manifest: Manifest) -> str:
@@ -177,4 +177,4 @@ def manifest_json(manifest: Manifest) -> bytes:
         for name, t in manifest.tensors.items()
     }
     files = {name: {"size": file.size, "sha256": file.sha256} for name, file in manifest.files.items()}
-    return rfc8785.dumps({"version": VERSION, "tensors": tensors, "files": files})
+    return canonical({"version": VERSION, "tensors": tensors, "files": files})

@@ -1,1 +1,1 @@
-"""What a family and a model are: configuration, tiers, counting. Pure: no torch, no I/O but reading a family file."""
+"""What a family and a model are: configuration, tiers, counting. No torch; no I/O but a family file."""

@@ -24,7 +24,10 @@ def from_table(kind: type[T], table: Any, where: str) -> T:
             values[name] = _value(hints[name], table[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise MythosError(f"{where} lacks the key {name!r}.")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise MythosError(f"{where}: {error}.") from None
 
 
 def check_keys(table: Mapping[str, Any], known: list[str], where: str) -> None:
@@ -55,7 +58,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
         return from_table(hint, value, where)  # type: ignore[arg-type]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) > 1e300 or value != value:
+            raise MythosError(f"{where} is {value}, no finite number.")
         return float(value)
     if not isinstance(value, hint) or isinstance(value, bool) and hint is not bool:
         raise MythosError(f"{where} should be of type {hint.__name__}, not {_name(value)}.")
