@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-from tests.tiny import TinyHome
 
 from mythos.records.principal import OPERATOR
 from mythos.serve.server import bind, make_server
 from mythos.serve.service import Service
 from mythos.serve.settings import Settings
 from mythos.store.keys import create_key
+from tests.tiny import TinyHome
 
 OLD, NEW = "2023-06-01", "2026-10-21"
 SESSION_KEY = "sk-mythos-session-key-of-the-tests"
@@ -48,9 +48,7 @@ class Live:
 def serve(tiny: TinyHome, engine, settings: Settings | None = None, aliases=None) -> Iterator[Live]:
     """A server on a free port around `engine`, until the block ends."""
     session = {hashlib.sha256(SESSION_KEY.encode()).hexdigest(): OPERATOR}
-    service = Service(
-        tiny.home, tiny.store, tiny.clock, tiny.family, engine, settings or Settings(), session
-    )
+    service = Service(tiny.home, tiny.store, tiny.clock, tiny.family, engine, settings or Settings(), session)
     stored = create_key(tiny.store, tiny.clock, OPERATOR, "mine")[1]
     foreign = create_key(tiny.store, tiny.clock, OPERATOR, "theirs", org="acme")[1]
     ready = threading.Event()
