@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.serve.live import Live, serve
-from tests.tiny import TinyHome, tiny_home
 
 from mythos.engine.engine import Engine
+from tests.serve.live import Live, serve
+from tests.tiny import TinyHome, tiny_home
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-from tests.tiny import TinyHome
 
 from mythos.records.principal import OPERATOR
 from mythos.serve.server import bind, make_server
 from mythos.serve.service import Service
 from mythos.serve.settings import Settings
 from mythos.store.keys import create_key
+from tests.tiny import TinyHome
 
 OLD, NEW = "2023-06-01", "2026-10-21"
 SESSION_KEY = "sk-mythos-session-key-of-the-tests"

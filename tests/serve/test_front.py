@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+
 from tests.serve.live import NEW, OLD, ask, chat
 
 
