@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from tests.serve.live import chat
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}

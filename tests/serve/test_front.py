@@ -1,4 +1,4 @@
-"""Who is let in, from where, and what a refusal looks like (M1, M2, M14, M16, M60; loopback is no boundary)."""
+"""Who is let in, from where, and what a refusal looks like (M1, M2, M14, M16, M60)."""
 
 import httpx
 import pytest

@@ -4,6 +4,7 @@ import logging
 import re
 
 import pytest
+
 from tests.serve.live import ask, chat
 
 IDS = re.compile(r"(req|rcpt)_\w{22}")

@@ -4,10 +4,11 @@ import time
 
 import httpx
 import pytest
+
+from mythos.engine.request import Request, Sampling
+from mythos.serve.settings import Settings
 from tests.serve.live import ENDLESS, ask, serve
 from tests.serve.sse import USAGE_FIELDS, check_stream, events_of
-
-from mythos.serve.settings import Settings
 
 
 def whole(live, **more) -> dict:
@@ -46,9 +47,7 @@ def test_M33_usage_has_zeros_not_holes_and_counts_what_was_cached(live):
 
 
 def test_M33_the_cache_is_not_shared_between_organisations(tiny, engine, live):
-    """Nobody else is permitted yet, so the salt shows in the engine alone: same prompt, other organisation."""
-    from mythos.engine.request import Request, Sampling
-
+    """Nobody else is permitted yet, so the salt shows in the engine alone."""
     prompt = tuple(range(3, 203)) * 2
     for org, cached in (("local", 0), ("local", 256), ("acme", 0)):
         done = list(engine.submit(tiny.permit(org=org), Request(prompt, 1, Sampling(0.0))))[-1]

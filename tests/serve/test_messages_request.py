@@ -1,7 +1,9 @@
 """What a Messages request may hold (M20-M29): accepted, or a 400 that names the field."""
 
 import pytest
-from tests.serve.live import NEW, OLD, ask
+
+from mythos.serve.settings import Settings
+from tests.serve.live import NEW, OLD, ask, serve
 
 TOOL = {
     "name": "weather",
@@ -321,10 +323,6 @@ def test_control_tokens_in_any_text_stay_text(live):
 
 
 def test_M5_strict_mode_refuses_what_is_ignored_otherwise(tiny, engine):
-    from tests.serve.live import serve
-
-    from mythos.serve.settings import Settings
-
     with serve(tiny, engine, Settings(strict=True, require_version=False)) as strict:
         assert post(strict, ask(), version=None).status_code == 200
         assert post(strict, ask(temperature=0.5), version=None).status_code == 200

@@ -1,21 +1,22 @@
 """The models lists in both shapes (M12, M15, O4)."""
 
 import pytest
+
 from tests.serve.live import serve
 
 
 def test_M15_the_shape_follows_the_version_header(live):
     with live.http() as http:
         page = http.get("/v1/models").json()
-        assert [m["id"] for m in page["data"]] == ["small", "other"]
-        assert page["has_more"] is False and page["first_id"] == "small" and page["last_id"] == "other"
+        assert [m["id"] for m in page["data"]] == ["small", "large"]
+        assert page["has_more"] is False and page["first_id"] == "small" and page["last_id"] == "large"
         model = http.get("/v1/models/small").json()
         assert model == page["data"][0] and model["type"] == "model"
         assert model["lifecycle"] == "active" and model["max_input_tokens"] == 4096
     with live.http(version=None) as http:
         page = http.get("/v1/models").json()
-        assert page["object"] == "list" and [m["id"] for m in page["data"]] == ["small", "other"]
-        model = http.get("/v1/models/other").json()
+        assert page["object"] == "list" and [m["id"] for m in page["data"]] == ["small", "large"]
+        model = http.get("/v1/models/large").json()
         assert model == page["data"][1]
         assert model["object"] == "model" and model["owned_by"] == "tiny" and model["created"] > 1.7e9
 
@@ -24,13 +25,13 @@ def test_M15_the_shape_follows_the_version_header(live):
     ("query", "ids", "more"),
     [
         ("limit=1", ["small"], True),
-        ("limit=1&after_id=small", ["other"], False),
-        ("limit=1&before_id=other", ["small"], False),
-        ("after_id=other", [], False),
+        ("limit=1&after_id=small", ["large"], False),
+        ("limit=1&before_id=large", ["small"], False),
+        ("after_id=large", [], False),
         ("after_id=unknown", [], False),
         ("before_id=unknown", [], False),
         ("lifecycle[]=retired", [], False),
-        ("lifecycle=active&lifecycle=retired", ["small", "other"], False),
+        ("lifecycle=active&lifecycle=retired", ["small", "large"], False),
     ],
 )
 def test_M12_pages(live, query, ids, more):

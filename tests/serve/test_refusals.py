@@ -6,13 +6,13 @@ import time
 
 import httpx
 import pytest
-from tests.serve.live import ENDLESS, OLD, ask, chat, serve
 
 from mythos.ledger.log import ledger
 from mythos.serve.errors import ApiError, Dialect, envelope
 from mythos.serve.limits import LimitBook
 from mythos.serve.settings import Limits, Settings
 from mythos.store.usage import usage_summary
+from tests.serve.live import ENDLESS, OLD, ask, chat, serve
 
 DEEP = b'{"model":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 
@@ -180,7 +180,7 @@ def test_M61_M62_limits_are_shown_and_kept(tiny, engine):
         got = http.post("/v1/chat/completions", json=chat())
         assert got.status_code == 429 and got.json()["error"]["code"] == "rate_limit_exceeded"
         assert got.headers["x-ratelimit-limit-requests"] == "3"
-        # The budget is the organisation's: another key of it changes nothing, another organisation has its own.
+        # The budget is the organisation's: another key of it changes nothing.
         assert http.get("/v1/models", headers={"x-api-key": live.stored}).status_code == 429
         assert http.get("/v1/models", headers={"x-api-key": live.foreign}).status_code == 200
 
@@ -209,7 +209,8 @@ def test_M62_too_many_answers_at_once(tiny, engine):
     limits = Limits(concurrent=1)
     with serve(tiny, engine, Settings(limits=limits)) as live, live.http() as http:
         with http.stream("POST", "/v1/messages", json=ask(stream=True, **ENDLESS)) as first:
-            next(first.iter_bytes())
+            pieces = first.iter_bytes()
+            next(pieces)
             assert http.post("/v1/messages", json=ask()).status_code == 429
         deadline = time.monotonic() + 10
         while live.service.running and time.monotonic() < deadline:
@@ -270,7 +271,7 @@ def test_metrics_are_the_operators_and_name_nobody(tiny, live):
         assert page.status_code == 200 and page.headers["content-type"].startswith("text/plain")
         assert 'mythos_http_requests_total{status="200",surface="anthropic"}' in page.text
         assert "mythos_engine_weight_bytes" in page.text
-        for word in ("small", "other", "local", "acme", "operator", live.key, live.stored):
+        for word in ("small", "large", "local", "acme", "operator", live.key, live.stored):
             assert word not in page.text
         hidden = http.get("/metrics", headers={"x-api-key": live.foreign})
         nowhere = http.get("/nowhere", headers={"x-api-key": live.foreign})

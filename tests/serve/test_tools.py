@@ -4,11 +4,11 @@ import json
 
 import jsonschema
 import pytest
-from tests.serve.live import ask, chat
-from tests.serve.sse import check_stream
 
 from mythos.engine.grammar import CALL_CLOSE, CALL_OPEN
 from mythos.serve.calls import CallParser
+from tests.serve.live import ask, chat
+from tests.serve.sse import check_stream
 
 COLOUR = {
     "type": "object",
