@@ -23,7 +23,7 @@ CALL_CLOSE = "</tool_call>"
 
 # One fixed layout: forced tokens cost the model nothing, and it cannot wander off in blanks.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-# A mask that needs more than this is given up (about 10 ms of work), and the request fails.
+# For whoever runs the grammar, too. A mask that needs more than this is given up (about 10 ms of work), and the request fails.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=500_000,
     step_lexer_fuel=100_000,
