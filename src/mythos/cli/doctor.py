@@ -196,13 +196,12 @@ def rehash(name: str, home: Home, root: str, again: str) -> Finding:
     from mythos.model.weights_dir import read_weights
 
     directory = home.weights_dir(root)
-    cure = f"rm -r {directory} && {again}"
     if not directory.is_dir():
         return Finding(name, FAIL, f"{directory} is missing", again)
     try:
         read_weights(directory)
     except MythosError as error:
-        return Finding(name, FAIL, error.message, error.cure or cure)
+        return Finding(name, FAIL, error.message, again)
     return Finding(name, OK, f"bytes on disk hash to {root[:12]}")
 
 
