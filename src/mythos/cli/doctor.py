@@ -16,6 +16,8 @@ from pathlib import Path
 from mythos.cli import client, local
 from mythos.cli.output import Exit, console, emit, json_wanted, note
 from mythos.records.errors import MythosError
+from mythos.records.permit import Action
+from mythos.spec.load import load_family
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.session import read_session
@@ -61,6 +63,7 @@ def checks(family_name: str) -> list[tuple[str, Callable[[], Iterable[Finding]]]
         ("database", database),
         ("clock", clock),
         ("weights", lambda: weights(family_name)),
+        ("decisions", lambda: decisions(family_name)),
         ("session", running),
         ("port", port),
         ("kernels", kernels),
@@ -189,6 +192,21 @@ def weights(family_name: str) -> Iterator[Finding]:
         if path.name not in known:
             yield Finding(
                 "weights", WARN, f"{path} is registered nowhere", f"rm -r {path}   (if no build is running)"
+            )
+
+
+def decisions(family_name: str) -> Iterator[Finding]:
+    """Weights without a valid decision are not loaded, however sound they are."""
+    records = local.open_records()
+    state = local.standing(records, load_family(family_name))
+    for tier in local.built(state):
+        try:
+            local.require(state, tier, Action.LOAD, records.clock.now())
+        except MythosError as error:
+            yield Finding(f"decision {family_name}/{tier}", FAIL, error.message, error.cure)
+        else:
+            yield Finding(
+                f"decision {family_name}/{tier}", OK, f"{state.decisions[tier].id} allows loading it"
             )
 
 
