@@ -59,7 +59,7 @@ def bind(host: str, port: int) -> socket.socket:
         loopback = False
     if not loopback:
         raise BindError(
-            f"{host} is not a loopback address, and no principals are enrolled that could be served elsewhere",
+            f"{host} is not a loopback address, and no one is enrolled who could be served elsewhere",
             "Use 127.0.0.1. To reach it from elsewhere, use an SSH tunnel to this machine.",
         )
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)

@@ -1,0 +1,156 @@
+"""The engine on real weights: it knows a capital, and `exact` holds over many prompts in mixed company."""
+
+import random
+from contextlib import contextmanager
+
+import pytest
+
+from mythos.data.chat import encode_chat
+from mythos.engine.engine import Engine
+from mythos.engine.loader import Loader
+from mythos.engine.request import Delta, Done, Request, Sampling
+from mythos.gate.authorize import authorize, load_standing
+from mythos.records.clock import Clock
+from mythos.records.permit import Action, Permit
+from mythos.records.principal import OPERATOR
+from mythos.spec.load import load_family
+from mythos.store.db import Store
+from mythos.store.home import Home
+
+WORDS = [
+    "the",
+    "a",
+    "model",
+    "of",
+    "weights",
+    "gate",
+    "server",
+    "tier",
+    "river",
+    "mountain",
+    "Paris",
+    "capital",
+    "number",
+    "seven",
+    "prime",
+    "code",
+    "function",
+    "return",
+    "print",
+    "question",
+    "answer",
+    "why",
+    "how",
+    "explain",
+    "short",
+    "long",
+    "list",
+    "story",
+    "history",
+    "energy",
+    "planet",
+    "doctor",
+    "music",
+    "paper",
+    "bridge",
+    "winter",
+    "green",
+    "market",
+    "letter",
+    "window",
+    "engine",
+    "memory",
+    "science",
+    "garden",
+    "teacher",
+    "kitchen",
+    "travel",
+    "water",
+    "simple",
+    "large",
+]  # noqa: SIM905
+
+
+@pytest.fixture(scope="module")
+def opus(opus_home):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in opus_home.items():
+            patch.setenv(name, value)
+        home = Home.open()
+        store = Store.open(home)
+        standing = load_standing(home, store, load_family("pocket"))
+        permit = authorize(standing, OPERATOR, Action.ANSWER, "opus", "local_tryout", Clock().now())
+        assert isinstance(permit, Permit), permit
+        tier = standing.family.tier("opus")
+
+        @contextmanager
+        def start():
+            engine = Engine(Loader(home), lambda root: (tier, standing.decisions["opus"]), 4 << 30)
+            engine.start()
+            try:
+                yield engine
+            finally:
+                engine.stop()
+
+        yield start, permit
+
+
+def read(generation) -> tuple[list[int], str, Done]:
+    tokens, text = [], ""
+    for event in generation:
+        if isinstance(event, Done):
+            return tokens, text, event
+        assert isinstance(event, Delta)
+        tokens += event.tokens
+        text += event.text
+    raise AssertionError
+
+
+def test_it_knows_the_capital_of_france(opus):
+    start, permit = opus
+    with start() as engine:
+        loaded = engine.loaded(permit.root)
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        prompt = encode_chat(loaded.tokenizer, loaded.chat_template, question)
+        _, text, done = read(engine.submit(permit, Request(tuple(prompt), 40, Sampling(0.0))))
+        assert "Paris" in text and done.finish == "end"
+
+
+def exact(opus, prompts: int, tokens: int, rounds: int) -> None:
+    """The same bits alone, with and without the prefix cache, and in `rounds` random mixes."""
+    start, permit = opus
+    rng = random.Random(5)
+    with start() as engine:
+        encode = engine.loaded(permit.root).tokenizer.encode
+    shared = [encode(" ".join(rng.choices(WORDS, k=500))) for _ in range(4)]
+    asked = []
+    for index in range(prompts):
+        own = encode(" ".join(rng.choices(WORDS, k=rng.choice([3, 20, 60, 200, 300]))))
+        asked.append(tuple((rng.choice(shared) if index % 3 == 0 else []) + own))
+    one = [Request(p, tokens, Sampling(0.0), stop_at_eos=False) for p in asked]
+    with start() as engine:
+        alone = [read(engine.submit(permit, r)) for r in one]
+    assert any(d.cached_tokens for _, _, d in alone) and any(not d.cached_tokens for _, _, d in alone)
+    with start() as engine:  # with whatever earlier prompts left in the cache, in another order
+        back = [read(engine.submit(permit, r)) for r in reversed(one)]
+    assert [t for t, _, _ in reversed(back)] == [t for t, _, _ in alone]
+    for number in range(rounds):
+        order = list(range(prompts))
+        random.Random(number).shuffle(order)
+        got = {}
+        with start() as engine:
+            width = random.Random(number).choice([24, 48])
+            for at in range(0, prompts, width):
+                mix = {i: engine.submit(permit, one[i]) for i in order[at : at + width]}
+                got |= {i: read(g)[0] for i, g in mix.items()}
+        wrong = [i for i in order if got[i] != alone[i][0]]
+        assert not wrong, f"round {number}: other tokens for {wrong}"
+
+
+def test_exact_on_a_few_prompts(opus):
+    exact(opus, 12, 24, 1)
+
+
+@pytest.mark.slow
+def test_exact_on_two_hundred_prompts(opus):
+    exact(opus, 200, 128, 2)
