@@ -31,9 +31,10 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     from mythos.serve.settings import Limits, Settings
 
     with (
-        deployed(
-            tmp_path_factory.mktemp("limited"), [KEY], settings=Settings(limits=Limits(requests=1))
-        ) as (_, limited),
+        deployed(tmp_path_factory.mktemp("limited"), [KEY], settings=Settings(limits=Limits(requests=1))) as (
+            _,
+            limited,
+        ),
         deployed(tmp_path_factory.mktemp("damaged"), [KEY], damage=True) as (_, damaged),
         deployed(tmp_path_factory.mktemp("stopping"), [KEY]) as (service, stopping),
     ):

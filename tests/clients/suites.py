@@ -170,7 +170,9 @@ def compare(outcomes: list[Outcome], expected: list[Explanation]) -> list[str]:
             if not met:
                 wrong.append(f"explained, but there is no such test: {explanation.file}::{name}")
             wrong += [
-                f"explained, but it {o.state}: {o.file}::{o.test}" for o in met if o.state != explanation.state
+                f"explained, but it {o.state}: {o.file}::{o.test}"
+                for o in met
+                if o.state != explanation.state
             ]
     return wrong
 

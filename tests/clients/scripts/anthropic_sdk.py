@@ -1,6 +1,6 @@
 """What a user of the anthropic package does, in either major version.
 
-    python anthropic_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
+python anthropic_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
 """
 
 import json
@@ -60,7 +60,11 @@ async def create_async():
 
 
 def conversation():
-    messages = [*ASK, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Italy?"}]
+    messages = [
+        *ASK,
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "And of Italy?"},
+    ]
     system = [{"type": "text", "text": "Answer briefly.", "cache_control": {"type": "ephemeral"}}]
     return facts(client.messages.create(model=MODEL, max_tokens=12, system=system, messages=messages))
 

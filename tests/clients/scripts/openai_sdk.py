@@ -1,6 +1,6 @@
 """What a user of the openai package does, in either major version.
 
-    python openai_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
+python openai_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
 """
 
 import json
