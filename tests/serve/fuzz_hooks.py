@@ -5,7 +5,8 @@ import schemathesis
 
 @schemathesis.hook
 def map_body(context, body):
-    if isinstance(body, dict) and isinstance(body.get("model"), str) and len(body["model"]) % 2:
+    model = body.get("model") if isinstance(body, dict) else None
+    if isinstance(model, str) and 1 <= len(model) <= 256:  # what is wrong stays wrong
         body["model"] = "small"
         for name in ("max_tokens", "max_completion_tokens"):
             value = body.get(name)
