@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: waiting threads sleep instead of spinning, so tests are quick on a busy machine too.
+# Before torch is imported: waiting threads sleep instead of spinning; tests are quick on a busy machine too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
@@ -15,7 +15,7 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 
 @pytest.fixture(scope="session")
 def opus_home() -> dict[str, str]:
-    """MYTHOS_HOME and MYTHOS_KEYS of a home where the real opus tier is built. Kept between runs: only read it.
+    """MYTHOS_HOME and MYTHOS_KEYS of a home with the real opus tier, kept between runs: only read it.
 
     The first run fetches the pinned package; later ones need no network.
     """

@@ -31,7 +31,7 @@ def runner(base: dict[str, str]) -> Run:
             input=stdin,
             capture_output=True,
             text=True,
-            env=clean_env(**base, **(env or {})),
+            env=clean_env(**base | (env or {})),
             timeout=timeout,
         )
 

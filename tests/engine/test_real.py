@@ -68,7 +68,7 @@ WORDS = [
     "water",
     "simple",
     "large",
-]
+]  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")

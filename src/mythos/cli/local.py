@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mythos.cli.client import Server
-from mythos.cli.naming import no_tier
+from mythos.cli.naming import DEFAULT_FAMILY, no_tier
 from mythos.cli.output import CommandError, Exit
 from mythos.cli.progress import waiting
 from mythos.gate.authorize import Standing, authorize, load_standing
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 PORT = 8420
 PURPOSE = "local_tryout"
 SESSION = Principal(OPERATOR.id, "key", LOCAL_ORG)  # whoever holds the key of a session is the operator
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-DRAIN = 10.0  # seconds that running answers get when the server stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +72,14 @@ def new_session_key() -> tuple[str, str]:
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket on loopback. Port 0 means 8420, or a free one when that is taken."""
-    if host not in LOOPBACK:
-        raise CommandError(
-            f"refusing to listen on {host}: beyond loopback a key alone does not say who is asking, "
-            "and nobody is enrolled yet",
-            "leave --host out; reach this machine from elsewhere through your own ssh tunnel",
-            Exit.REFUSED,
-        )
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    from mythos.serve import server
+
     try:
-        return socket.create_server((host, port or PORT), family=kind)
-    except OSError as error:
+        return server.bind(host, port or PORT)
+    except server.BindError:
         if port:
-            raise CommandError(
-                f"port {port} on {host} cannot be used: {error.strerror}",
-                "leave --port out to get a free one",
-            ) from error
-        return socket.create_server((host, 0), family=kind)
+            raise
+        return server.bind(host, 0)
 
 
 def address(listener: socket.socket) -> str:
@@ -140,27 +129,21 @@ def require(state: Standing, tier: str, action: Action, now: float) -> None:
 @contextmanager
 def serving(service: "Service", listener: socket.socket) -> Iterator[None]:
     """Answer on `listener` from a thread of its own until the block ends, then drain and stop the engine."""
-    import uvicorn
+    from mythos.serve.server import make_server
 
-    from mythos.serve.app import create_app
-
-    config = uvicorn.Config(
-        create_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=int(DRAIN)
-    )
-    server = uvicorn.Server(config)
+    ready = threading.Event()
+    server = make_server(service, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
-    started = threading.Event()
     thread.start()
     try:
-        while not server.started:
+        while not ready.wait(0.1):
             if not thread.is_alive():
                 raise CommandError("the server did not start", "`mythos doctor` checks the installation")
-            started.wait(0.01)
         yield
     finally:
         server.should_exit = True
-        thread.join(DRAIN + 5)
-        service.engine.stop(DRAIN)
+        thread.join()
+        service.engine.stop()
 
 
 @contextmanager
@@ -174,7 +157,7 @@ def connect(family_name: str | None) -> Iterator[tuple[Server, Family]]:
     if live and family_name in (None, live.family):
         yield Server(live.base_url, live.key), load_family(live.family)
         return
-    family = load_family(family_name or "pocket")
+    family = load_family(family_name or DEFAULT_FAMILY)
     if not built(standing(records, family)):
         raise no_tier(())
     secret, digest = new_session_key()

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mythos.cli import output
+from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit
 from mythos.records.errors import MythosError
 
@@ -30,15 +31,21 @@ Json = Annotated[
 
 
 def _families(incomplete: str) -> list[str]:
-    from mythos.cli.naming import family_names
+    """For shell completion: the packaged families."""
+    from mythos.spec.load import packaged_families
 
-    return [name for name in family_names() if name.startswith(incomplete)]
+    return [name for name in packaged_families() if name.startswith(incomplete)]
 
 
-def _tiers(incomplete: str) -> list[str]:
-    from mythos.cli.naming import tier_names
+def _tiers(context: typer.Context, incomplete: str) -> list[str]:
+    """For shell completion: the tiers of the family on the line."""
+    from mythos.spec.load import load_family
 
-    return [name for name in tier_names() if name.startswith(incomplete)]
+    try:
+        family = load_family(context.params.get("family") or DEFAULT_FAMILY)
+    except MythosError:
+        return []
+    return [tier.name for tier in family.tiers if tier.name.startswith(incomplete)]
 
 
 FamilyArgument = Annotated[
@@ -83,7 +90,7 @@ def root(
 
 @app.command()
 def up(
-    family: FamilyArgument = "pocket",
+    family: FamilyArgument = DEFAULT_FAMILY,
     port: Port = 0,
     once: Annotated[
         bool, typer.Option("--once", help="Ask one question over HTTP, print the answer, exit.")
@@ -103,7 +110,7 @@ def up(
 
 @app.command()
 def serve(
-    family: FamilyArgument = "pocket",
+    family: FamilyArgument = DEFAULT_FAMILY,
     host: Annotated[str, typer.Option(help="Only loopback is accepted.")] = "127.0.0.1",
     port: Port = 0,
     strict: Strict = False,
@@ -121,7 +128,7 @@ def build(
     tier: Annotated[
         str | None, typer.Argument(help="Default: all that can be built and are not.", autocompletion=_tiers)
     ] = None,
-    family: Annotated[str, typer.Option(autocompletion=_families)] = "pocket",
+    family: Annotated[str, typer.Option(autocompletion=_families)] = DEFAULT_FAMILY,
     json: Json = False,
 ) -> int:
     """Make a tier's weights, or make them good again."""
@@ -172,7 +179,7 @@ def compare(
 
 
 @app.command()
-def models(family: FamilyArgument = "pocket", json: Json = False) -> int:
+def models(family: FamilyArgument = DEFAULT_FAMILY, json: Json = False) -> int:
     """List tiers: state, size, context, price, root."""
     from mythos.cli.models import run
 
@@ -222,7 +229,7 @@ def env(
 
 
 @app.command()
-def doctor(family: FamilyArgument = "pocket", json: Json = False) -> int:
+def doctor(family: FamilyArgument = DEFAULT_FAMILY, json: Json = False) -> int:
     """Check machine and installation; name cures."""
     from mythos.cli.doctor import run
 

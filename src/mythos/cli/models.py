@@ -62,8 +62,7 @@ def table(family: Family) -> "Table":
 
 def made_by(tier: Tier) -> str:
     """How the weights come to be, in a few words."""
-    source = tier.made_by.source or ", ".join(tier.parents)
-    return f"{tier.made_by.kind} {source}".strip()
+    return f"{tier.made_by.kind} {tier.made_by.source or 'from ' + ', '.join(tier.parents)}"
 
 
 def buildable(tier: Tier) -> bool:

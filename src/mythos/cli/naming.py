@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 
 from mythos.cli.output import CommandError, Exit
 
+DEFAULT_FAMILY = "pocket"
+
 
 def nearest(rank: float, declared: Sequence[str], existing: Collection[str]) -> str:
     """The existing tier nearest to `rank`: 0 the cheapest declared, 1 the largest. Of two, the cheaper.

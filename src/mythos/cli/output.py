@@ -40,6 +40,7 @@ class CommandError(MythosError):
 CODES = {
     "WeightsError": Exit.DAMAGED,
     "FetchError": Exit.FETCH,
+    "FamilyError": Exit.NOT_BUILT,
     "RecordError": Exit.REFUSED,  # a decision that is malformed or not signed by a trusted key
     "NotAllowed": Exit.REFUSED,
     "ClockError": Exit.REFUSED,

@@ -36,8 +36,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
     family = local.standing(records, family).family
     secret, digest = local.new_session_key()
     with local.bind("127.0.0.1", port) as listener:
-        with waiting("starting the engine"):
-            service = start(records, family, strict, digest, memory)
+        service = start(records, family, strict, digest, memory)
         with local.serving(service, listener):
             server = Server(local.address(listener), secret)
             if once:
@@ -47,7 +46,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
                 note(f"note: `mythos up` of process {other.pid} runs too; chat and env now lead here")
             write_session(records.home, server.base_url, secret, family_name)
             try:
-                wait_until_told(lambda: announce(server, family, started))
+                wait_until_told(service, lambda: announce(server, family, started))
             finally:
                 remove_session(records.home)
     return 0
@@ -60,10 +59,9 @@ def run_serve(
     records = local.open_records()
     family = local.standing(records, load_family(family_name)).family
     with local.bind(host, port) as listener:
-        with waiting("starting the engine"):
-            service = start(records, family, strict, None, memory)
+        service = start(records, family, strict, None, memory)
         with local.serving(service, listener):
-            wait_until_told(lambda: announce(Server(local.address(listener), ""), family, started))
+            wait_until_told(service, lambda: announce(Server(local.address(listener), ""), family, started))
     return 0
 
 
@@ -78,7 +76,8 @@ def start(
     local.require(local.standing(records, family), name, Action.LOAD, records.clock.now())
     service = local.start_service(records, family, strict, digest, memory)
     try:
-        service.engine.loaded(family.tier(name).root or "")
+        with waiting(f"loading {family.name}/{name}"):
+            service.engine.loaded(family.tier(name).root or "")
     except BaseException:
         service.engine.stop()
         raise
@@ -123,18 +122,17 @@ def curl(server: Server, tier: str) -> str:
     )
 
 
-def wait_until_told(announce_ready: Callable[[], None]) -> None:
-    """Wait for Ctrl-C, SIGTERM or the terminal's end. A second signal during the drain ends at once."""
+def wait_until_told(service: "Service", announce_ready: Callable[[], None]) -> None:
+    """Wait for Ctrl-C, SIGTERM or the terminal's end. A second one cuts short the answers still running."""
     told = threading.Event()
 
     def tell(number: int, frame: FrameType | None) -> None:
+        if told.is_set():
+            service.cancel_running()
         told.set()
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
 
-    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    for each in signals:
-        signal.signal(each, tell)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, tell)
     announce_ready()
     told.wait()
     note("stopping: running answers get a moment to finish")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mythos.records.canonical import RecordError
 from mythos.records.decision import Handling, open_handling
 from mythos.spec.family import Family, Tier, TierState
-from mythos.store.home import Home
+from mythos.store.home import Home, HomeError
 from mythos.store.operator_key import key_stamp, trusted_keys
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ _lock = threading.Lock()
 
 
 def load_standing(home: Home, store: "Store", family: Family) -> Standing:
-    """How `family` stands now. Cheap: one read and one `stat` unless a key, weight or decision has changed.
+    """How `family` stands now. Cheap: one read and two `stat`s unless a key, weight or decision has changed.
 
-    A decision that is malformed or not signed by the operator's key does not count (see `faults`). HomeError
-    when the key file is not private.
+    A decision that is malformed or not signed by the operator's key does not count (see `faults`); when that
+    key cannot be trusted, none does.
     """
     from mythos.store.db import current_generation  # here, so that deciding alone needs no database
     from mythos.store.weights import decisions_in, registered_in
@@ -59,7 +59,10 @@ def load_standing(home: Home, store: "Store", family: Family) -> Standing:
             return cached.standing
         roots = {row.tier: row.root for row in registered_in(conn, family.name)}
         stored = decisions_in(conn, family.name)
-    trusted = trusted_keys(home)
+    try:
+        trusted, no_key = trusted_keys(home), ""
+    except HomeError as error:
+        trusted, no_key = {}, f"{error.message} (cure: {error.cure})"
     decisions: dict[str, Handling] = {}
     faults: dict[str, str] = {}
     for entry in stored:  # oldest first: the newest that verifies counts
@@ -68,7 +71,7 @@ def load_standing(home: Home, store: "Store", family: Family) -> Standing:
         try:
             handling = open_handling(entry.envelope, trusted)
         except RecordError as error:
-            faults[entry.tier] = error.message
+            faults[entry.tier] = no_key or error.message
             continue
         if (handling.family, handling.tier, handling.root) == (family.name, entry.tier, entry.root):
             decisions[entry.tier] = handling

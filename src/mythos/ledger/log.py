@@ -49,6 +49,16 @@ def append(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> int:
     return _write(conn, seq, clock.after(last), event)
 
 
+def append_restriction(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> float:
+    """As `append`, for an event that only takes something away: a wrong clock must not prevent it.
+
+    Returns its time: the last ledger time when the system clock is behind that.
+    """
+    seq, now, marked = _despite_clock(conn, clock, event)
+    _write(conn, seq, now, marked)
+    return now
+
+
 def audit(
     store: Transactions, clock: Clock, principal: Principal | None, action: str, outcome: str, **facts: Any
 ) -> int:
@@ -66,13 +76,8 @@ def audit(
         "facts": _trimmed(facts),
     }
     with store.begin() as conn:
-        seq, last = _head(conn)
-        try:
-            now = clock.after(last)
-        except ClockError:
-            now = last
-            event["clock"] = "behind"
-        return _write(conn, seq, now, event)
+        seq, now, marked = _despite_clock(conn, clock, event)
+        return _write(conn, seq, now, marked)
 
 
 def last_time(store: Transactions) -> float:
@@ -90,6 +95,17 @@ def _head(conn: sa.Connection) -> tuple[int, float]:
     """The next seq and the time of the last event."""
     row = conn.execute(sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)).first()
     return (0, 0.0) if row is None else (row.seq + 1, row.time)
+
+
+def _despite_clock(
+    conn: sa.Connection, clock: Clock, event: Mapping[str, Any]
+) -> tuple[int, float, Mapping[str, Any]]:
+    """seq, time and event as `_write` takes them; a clock that is behind is noted in the event."""
+    seq, last = _head(conn)
+    try:
+        return seq, clock.after(last), event
+    except ClockError:
+        return seq, last, {**event, "clock": "behind"}
 
 
 def _write(conn: sa.Connection, seq: int, now: float, event: Mapping[str, Any]) -> int:

@@ -13,6 +13,8 @@ import orjson
 from starlette.types import Message, Receive, Send
 
 from mythos.data.chat import encode_chat
+from mythos.data.template import ChatError, TemplateError
+from mythos.data.tokenizer import Tokenizer
 from mythos.engine.grammar import SchemaError, ToolShape, json_schema_grammar, tools_grammar
 from mythos.engine.request import (
     Done,
@@ -24,7 +26,6 @@ from mythos.engine.request import (
     Sampling,
     Stopping,
 )
-from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
@@ -96,8 +97,10 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
     _check_length(sum(len(m["content"]) for m in messages) + len(asked.prefill), tier, messages, tokenizer)
     try:
         prompt = encode_chat(tokenizer, template, messages)
-    except MythosError as error:
+    except ChatError as error:
         raise bad("messages", f"the model's chat template refuses them: {error.message}") from None
+    except TemplateError as error:
+        raise ApiError(500, f"the model's chat template is at fault: {error.message}") from None
     if asked.prefill:
         prompt = prompt + tokenizer.encode(asked.prefill, special=False)
     if action is Action.ANSWER and len(prompt) >= tier.context:
@@ -121,7 +124,8 @@ def too_long(tokens: str, tier: Tier) -> ApiError:
     return ApiError(400, message, code="context_length_exceeded", param="messages")
 
 
-def _check_length(chars: int, tier: Tier, messages: list[dict[str, str]], tokenizer) -> None:  # noqa: ANN001
+def _check_length(chars: int, tier: Tier, messages: list[dict[str, str]], tokenizer: Tokenizer) -> None:
+    """Refuse a prompt that cannot fit without tokenising all of it."""
     limit = tier.context * _CHARS_PER_TOKEN
     if chars <= limit:
         return
@@ -232,7 +236,7 @@ def note_betas(call: Call, asked: Asked) -> None:
     """Beta flags: all are unknown here; ignored and named, or refused in strict mode."""
     flags = [flag.strip() for flag in call.header("anthropic-beta").split(",") if flag.strip()]
     if flags and call.service.settings.strict:
-        raise bad("anthropic-beta", "Unexpected value(s) for the `anthropic-beta` header", code="unknown_beta")
+        raise bad("anthropic-beta", "Unexpected value(s)", code="unknown_beta")
     asked.ignored += [f"beta:{flag}" for flag in flags]
     for name in ("anthropic-workspace-id", "anthropic-user-profile-id"):
         if name.encode() in call.headers:

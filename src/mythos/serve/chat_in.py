@@ -198,14 +198,15 @@ def _assistant(row: dict[str, Any], path: str, pending: dict[str, None], ignored
         where = f"{path}.tool_calls.{j}"
         as_object(call, where)
         one_of(call.get("type", "function"), f"{where}.type", {"function"})
-        function = as_object(required(call, "function", where), f"{where}.function")
-        name = tool_name(function, f"{where}.function")
-        arguments = as_str(required(function, "arguments", f"{where}.function"), f"{where}.function.arguments")
+        inside = f"{where}.function"
+        function = as_object(required(call, "function", where), inside)
+        name = tool_name(function, inside)
+        arguments = as_str(required(function, "arguments", inside), f"{inside}.arguments")
         call_id = as_str(required(call, "id", where), f"{where}.id")
         if not 1 <= len(call_id) <= 256 or not call_id.isprintable() or call_id in pending:
             raise bad(f"{where}.id", "must be unique and have 1 to 256 printable characters")
         pending[call_id] = None
-        parts.append(call_text(name, _arguments(arguments, f"{where}.function.arguments")))
+        parts.append(call_text(name, _arguments(arguments, f"{inside}.arguments")))
     return Turn(ASSISTANT, "\n".join(part for part in parts if part))
 
 

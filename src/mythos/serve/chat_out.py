@@ -178,8 +178,9 @@ class _Stream:
             return self._text(piece, logprobs)
         if kind == "call":
             self._calls += 1
-            call = {"index": self._calls - 1, "id": new_id("call"), "type": "function"}
-            return self._chunk({"tool_calls": [{**call, "function": {"name": piece, "arguments": ""}}]}, logprobs)
+            call: dict[str, Any] = {"index": self._calls - 1, "id": new_id("call"), "type": "function"}
+            call["function"] = {"name": piece, "arguments": ""}
+            return self._chunk({"tool_calls": [call]}, logprobs)
         if kind == "args":
             call = {"index": self._calls - 1, "function": {"arguments": piece}}
             return self._chunk({"tool_calls": [call]}, logprobs)

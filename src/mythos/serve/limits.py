@@ -52,11 +52,12 @@ class LimitBook:
         now = self.clock()
         account = self.accounts.get(org)
         if account is None:
-            one = [
-                Budget(size, float(size), now)
-                for size in (self.limits.requests, self.limits.input_tokens, self.limits.output_tokens)
-            ]
-            account = self.accounts[org] = Account(*one)
+            account = Account(
+                requests=Budget(self.limits.requests, self.limits.requests, now),
+                input=Budget(self.limits.input_tokens, self.limits.input_tokens, now),
+                output=Budget(self.limits.output_tokens, self.limits.output_tokens, now),
+            )
+            self.accounts[org] = account
         for budget in (account.requests, account.input, account.output):
             budget.refill(now)
         return account

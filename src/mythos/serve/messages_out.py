@@ -123,7 +123,7 @@ async def answer_stream(answer: Answer, receive: Receive, send: Send) -> None:
     async with attended(answer, receive):
         async for event in paced(answer):
             if event is None:
-                out = b"event: ping\ndata: {\"type\":\"ping\"}\n\n"
+                out = b'event: ping\ndata: {"type":"ping"}\n\n'
             elif isinstance(event, Delta):
                 out = stream.delta(event.text)
             else:
@@ -176,16 +176,18 @@ class _Stream:
             block = {"type": "tool_use", "id": new_id("toolu"), "name": piece, "input": {}}
             return self._begin("tool_use", block)
         if kind == "args":
-            head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % self._index
-            return head + b'"delta":{"type":"input_json_delta","partial_json":' + orjson.dumps(piece) + b"}}\n\n"
+            return self._delta(b'"type":"input_json_delta","partial_json":' + orjson.dumps(piece))
         return self._end_block()
 
     def _text(self, text: str) -> bytes:
         begin = b""
         if self._open != "text":
             begin = self._begin("text", {"type": "text", "text": "", "citations": None})
+        return begin + self._delta(b'"type":"text_delta","text":' + orjson.dumps(text))
+
+    def _delta(self, delta: bytes) -> bytes:
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % self._index
-        return begin + head + b'"delta":{"type":"text_delta","text":' + orjson.dumps(text) + b"}}\n\n"
+        return head + b'"delta":{' + delta + b"}}\n\n"
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
         before = self._end_block()

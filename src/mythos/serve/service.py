@@ -48,7 +48,7 @@ class Service:
         self.metrics = Metrics()
         self.recorder = Recorder(self.store, self.clock)
         self.running: set[Generation] = set()
-        self.reading_out: set[asyncio.Task[None]] = set()  # cancelled answers on their way to their last event
+        self.reading_out: set[asyncio.Task[None]] = set()  # cancelled, on their way to the last event
         self.draining = False
         self.aliases: Mapping[str, str] = {}
         # Of their own, so that loading weights never keeps the look-up of a key waiting.

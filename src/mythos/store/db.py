@@ -5,6 +5,7 @@ acknowledged as revoked, or a decision as logged, must not come back to life or 
 """
 
 import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -43,8 +44,14 @@ class Store:
             home.database.chmod(0o600)
         store = Store(home, _engine(home))
         try:
-            if store._version() != HEAD:
-                store._migrate()
+            # One process at a time: the switch to WAL at a database's first opening does not wait for others,
+            # it fails. The kernel drops the lock of a process that is killed.
+            with home.lock_file.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                with store.read() as conn:
+                    current = _version(conn)
+                if current != HEAD:
+                    store._migrate()
         except BaseException:
             store.close()
             raise
@@ -72,22 +79,17 @@ class Store:
         """Close every pooled connection."""
         self.engine.dispose()
 
-    def _version(self) -> str | None:
-        with self.read() as conn:
-            return _version(conn)
-
     def _migrate(self) -> None:
         from mythos.store.migrate import upgrade  # alembic takes longer to import than all else here
 
         with _migrating, self.begin() as conn:
-            found = _version(conn)  # another process may have been first
+            found = _version(conn)
             if found is not None and found > HEAD:
                 raise StoreError(
                     f"{self.home.database} was written by a newer version of mythos (schema {found})",
                     "Upgrade mythos, or set MYTHOS_HOME to another directory.",
                 )
-            if found != HEAD:
-                upgrade(conn)
+            upgrade(conn)
 
 
 def current_generation(conn: sa.Connection) -> int:

@@ -1,6 +1,6 @@
 """Where things lie: one data directory, and one directory for private keys that is never inside it.
 
-Both are 0700 and belong to the user that runs the process; what does not fit is refused, not repaired.
+Both are 0700 and belong to the user that runs the process; what others could have read is refused.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from mythos.records.decision import is_root
 from mythos.records.errors import MythosError
 
 APP = "mythopoeia"
+KEYS_APP = "mythopoeia-keys"  # not a directory below APP's: on macOS data and configuration are one directory
 
 
 class HomeError(MythosError):
@@ -35,7 +36,7 @@ class Home:
         HomeError when it, or what is in its place, cannot be trusted.
         """
         chosen = path or os.environ.get("MYTHOS_HOME") or platformdirs.user_data_dir(APP, appauthor=False)
-        keys = os.environ.get("MYTHOS_KEYS") or platformdirs.user_config_dir(APP, appauthor=False)
+        keys = os.environ.get("MYTHOS_KEYS") or platformdirs.user_config_dir(KEYS_APP, appauthor=False)
         home = Home(Path(chosen).expanduser().resolve(), Path(keys).expanduser().resolve())
         private_directory(home.path)
         home._check_keys_outside()
@@ -54,6 +55,11 @@ class Home:
         return self.path / "mythos.db"
 
     @property
+    def lock_file(self) -> Path:
+        """Held while the database is opened."""
+        return self.path / "mythos.lock"
+
+    @property
     def session_file(self) -> Path:
         return self.path / "up.json"
 
@@ -70,8 +76,9 @@ class Home:
 
     def _check_keys_outside(self) -> None:
         # A backup or a copy of the home must not carry the keys. `samefile` sees through bind mounts and
-        # file systems that fold case, where comparing paths does not.
-        for place in (self.keys, *self.keys.parents):
+        # file systems that fold case, where comparing paths does not; a symlink may be newer than `keys`.
+        keys = self.keys.resolve()
+        for place in (keys, *keys.parents):
             if place == self.path or (place.exists() and place.samefile(self.path)):
                 raise HomeError(
                     f"the key directory {self.keys} lies inside the data directory {self.path}",
@@ -84,11 +91,13 @@ def private_directory(path: Path) -> None:
 
     An empty directory of ours is closed (nothing in it can have been read); any other open one is refused.
     """
-    with contextlib.suppress(FileExistsError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700)
-        return
-    info = path.stat()
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        info = path.stat()
+    except OSError as error:
+        raise HomeError(f"cannot make {path}: {error.strerror}", "Name another directory.") from error
     if not stat.S_ISDIR(info.st_mode):
         raise HomeError(f"{path} is not a directory", "Move it away, or name another directory.")
     if info.st_uid != os.geteuid():
@@ -109,18 +118,21 @@ def read_private(path: Path) -> bytes:
     FileNotFoundError when it is missing, HomeError when it is not private.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
     except FileNotFoundError:
         raise
     except OSError as error:
         raise HomeError(f"cannot read {path}: {error.strerror}", f"ls -l {path}") from error
-    with os.fdopen(file, "rb") as handle:
+    try:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
             raise HomeError(f"{path} is not a file of yours", "Move it away.")
         if info.st_mode & 0o077:
             raise _open_to_others(path, info.st_mode, "chmod 600")
-        return handle.read()
+        with os.fdopen(file, "rb", closefd=False) as handle:
+            return handle.read()
+    finally:
+        os.close(file)
 
 
 def write_private(path: Path, data: bytes, replace: bool) -> None:

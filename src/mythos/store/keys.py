@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mythos.ledger.log import append
+from mythos.ledger.log import append, append_restriction
 from mythos.records.clock import Clock
 from mythos.records.ids import new_id
 from mythos.records.principal import LOCAL_ORG, OPERATOR, Principal, require_operator
@@ -69,14 +69,14 @@ def list_keys(store: Store) -> list[KeyRow]:
 def revoke_key(store: Store, clock: Clock, principal: Principal, key_id: str) -> None:
     """End a key, from the next request on. A revoked key stays so; revoking it again changes nothing."""
     require_operator(principal)
-    now = clock.now()
     with store.begin() as conn:
         found = conn.execute(sa.select(api_keys.c.revoked).where(api_keys.c.id == key_id)).first()
         if found is None:
             raise StoreError(f"no key {key_id[:80]!r}", "`mythos key list` names them.")
         if found.revoked is None:
+            event = {"kind": "key.revoked", "principal": principal.id, "key": key_id}
+            now = append_restriction(conn, clock, event)
             conn.execute(api_keys.update().where(api_keys.c.id == key_id).values(revoked=now))
-            append(conn, clock, {"kind": "key.revoked", "principal": principal.id, "key": key_id})
 
 
 def principal_for_secret(store: Store, secret: str) -> Principal | None:

@@ -36,13 +36,14 @@ def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
     return {} if key is None else {key_id(key.public_key()): key.public_key()}
 
 
-def key_stamp(home: Home) -> tuple[int, int, int, int] | None:
-    """Changes whenever the key file does; None when there is none. One `stat`."""
-    try:
-        info = (home.keys / NAME).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+def key_stamp(home: Home) -> tuple[int, ...]:
+    """Changes whenever the key file or its directory does, permissions included. Two `stat`s."""
+    stamp: tuple[int, ...] = ()
+    with contextlib.suppress(OSError):
+        for path in (home.keys, home.keys / NAME):
+            info = path.lstat()
+            stamp += (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return stamp
 
 
 def _read(home: Home) -> Ed25519PrivateKey | None:

@@ -16,7 +16,7 @@ from mythos.store.home import Home, HomeError, read_private, write_private
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A running `mythos up` of `family` (as named to it). `started` tells the process from a later one of its id."""
+    """A running `mythos up` of `family`. `started` tells the process from a later one with the same id."""
 
     base_url: str
     key: str

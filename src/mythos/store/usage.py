@@ -43,7 +43,7 @@ class UsageTotal:
 
 
 def record_usage(store: Store, clock: Clock, principal: Principal, row: UsageRow) -> None:
-    """Store `row`. StoreError when it is there already, a number is negative or the org is not the caller's."""
+    """Store `row`. StoreError when it is there already, a number is negative or the org not the caller's."""
     if row.org != principal.org:
         raise StoreError(f"usage of {row.org!r} recorded for a caller of {principal.org!r}")
     now = clock.now()

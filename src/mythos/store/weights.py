@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mythos.ledger.log import append
+from mythos.ledger.log import append, append_restriction
 from mythos.records.canonical import canonical, parse
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
@@ -124,15 +124,14 @@ def decisions_in(conn: sa.Connection, family: str) -> list[StoredDecision]:
 def revoke_decision(store: Store, clock: Clock, principal: Principal, decision_id: str, reason: str) -> None:
     """End a decision, from the next request on. It stays so; revoking it again changes nothing."""
     require_operator(principal)
-    now = clock.now()
     with store.begin() as conn:
         found = conn.execute(sa.select(decisions.c.revoked).where(decisions.c.id == decision_id)).first()
         if found is None:
             raise StoreError(f"no decision {decision_id[:80]!r}")
         if found.revoked is None:
-            conn.execute(decisions.update().where(decisions.c.id == decision_id).values(revoked=now))
             event = {"kind": "decision.revoked", "principal": principal.id, "decision": decision_id}
-            append(conn, clock, {**event, "reason": reason[:200]})
+            now = append_restriction(conn, clock, {**event, "reason": reason[:200]})
+            conn.execute(decisions.update().where(decisions.c.id == decision_id).values(revoked=now))
 
 
 def registry_generation(store: Store) -> int:
