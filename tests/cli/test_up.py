@@ -122,6 +122,7 @@ def test_a_second_one_takes_another_port_and_leaves_the_first_alone(up, built):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not session_file(built).exists()  # the second had announced itself over the first
+    session_file(built).touch(0o600)
     session_file(built).write_text(json.dumps(first))
 
 

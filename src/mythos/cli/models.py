@@ -52,7 +52,7 @@ def table(family: Family) -> "Table":
     lines.add_column("price per 1M\nin / out", justify="right")
     lines.add_column("root, or how it is made", overflow="fold")
     for tier in family.tiers:
-        price = f"{tier.price.input:g} / {tier.price.output:g} {tier.price.currency}"
+        price = f"{tier.price.input:.2f} / {tier.price.output:.2f} {tier.price.currency}"
         size, active = amount(parameters(tier.config)), amount(active_parameters(tier.config))
         last = (tier.root or "")[:12] if tier.state is TierState.BUILT else f"{made_by(tier)} ({cure(tier)})"
         style = "" if tier.state is TierState.BUILT else "dim"

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -103,13 +105,20 @@ def announce(server: Server, family: Family, started: float) -> None:
     ready = f"ready after {time.monotonic() - started:.1f} s, peak memory {peak_memory() / 1e6:.0f} MB"
     show(f"family {family.name}, {ready}; Ctrl-C stops", table(family))
     if server.key:
-        show("chat here      mythos chat", 'your clients   eval "$(mythos env)"   (Claude Code, both SDKs)')
+        print(f"chat here      {program()} chat")
+        print(f'your clients   eval "$({program()} env)"   (Claude Code, both SDKs)')
     print("with curl      " + curl(server, tier))
     print()
     print(f"base_url = {server.base_url}")
     print(
         f"api_key = {server.key}" if server.key else "api_key: any key of `mythos key new NAME`", flush=True
     )
+
+
+def program() -> str:
+    """What to type to run this command from anywhere: its name when the shell finds it, else its path."""
+    found = shutil.which("mythos")
+    return "mythos" if found else shlex.quote(os.path.abspath(sys.argv[0]))
 
 
 def curl(server: Server, tier: str) -> str:
