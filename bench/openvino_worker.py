@@ -1,8 +1,9 @@
 """The worker of OpenVINO GenAI: the same GGUF file in its continuous-batching pipeline.
 
-Prompts go in as token ids and tokens come out as ids: it makes no text, which the others do. Settings were chosen
-by interleaved trials (docs/reference/bench.md): its defaults for precision (bf16 products where the processor has
-them, activations quantised per group of 32) and key/value cache, prefix caching on, room for 16 sequences.
+Prompts go in as token ids and tokens come out as ids: it makes no text, which the others do. Settings were
+chosen by interleaved trials (docs/reference/bench.md): its defaults for precision (bf16 products where the
+processor has them, activations quantised per group of 32) and key/value cache, prefix caching on, room for 16
+sequences.
 """
 
 import os
@@ -33,7 +34,7 @@ class OpenVINO:
         scheduler.cache_size = CACHE_GB
         properties = {"INFERENCE_NUM_THREADS": request["threads"], "enable_save_ov_model": True}
         with tempfile.TemporaryDirectory() as folder:
-            # It writes the model as it converted it beside the file: that says how many bytes its weights have.
+            # It writes the model as converted beside the file: that says how many bytes its weights have.
             file = Path(folder) / "model.gguf"
             os.symlink(request["file"], file)
             self._pipe = openvino_genai.ContinuousBatchingPipeline(

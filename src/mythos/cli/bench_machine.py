@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _version(package: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Processor time used up to one moment, in seconds: by the whole machine, stolen by its host, by our processes."""
+    """Processor seconds up to a moment: of the whole machine, stolen by its host, of our processes."""
 
     at: float
     busy: float
@@ -72,8 +73,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Between two samples, as shares of the whole machine: `foreign` by processes that are not ours, `stolen` by
-    the host of a virtual machine. `resting` is what our own resting workers used, as a share of one processor."""
+    """What happened between two samples.
+
+    As shares of the whole machine: `foreign` by processes that are not ours, `stolen` by the host of a virtual
+    machine. As a share of one processor: `resting` by our own workers that were not asked for anything.
+    """
 
     foreign: float
     stolen: float
@@ -113,20 +117,20 @@ def calibrate() -> dict[str, float]:
     The product is 1024 x 1024 x 1024 in float32; what is read are 128 MB, more than most level-3 caches hold.
     Each is done three times; the best counts, and takes some ten milliseconds.
     """
-    import numpy as np
-
-    global _matrices
-    if _matrices is None:
-        draw = np.random.default_rng(0)
-        _matrices = (draw.random((1024, 1024), np.float32), draw.random((4096, 8192), np.float32))
-    small, large = _matrices
-    vector = np.ones(large.shape[1], np.float32)
+    small, large, vector = _operands()
     product = min(_seconds(lambda: small @ small) for _ in range(3))
     read = min(_seconds(lambda: large @ vector) for _ in range(3))
     return {"gflops": 2 * 1024**3 / product / 1e9, "gbps": large.nbytes / read / 1e9}
 
 
-_matrices: Any = None
+@cache
+def _operands() -> tuple[Any, Any, Any]:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    shapes = (1024, 1024), (4096, 8192), (8192,)
+    small, large, vector = (draw.random(shape, np.float32) for shape in shapes)
+    return small, large, vector
 
 
 def _seconds(work: Any) -> float:

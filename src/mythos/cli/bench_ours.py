@@ -1,8 +1,9 @@
-"""The worker of `mythos bench` that is us: one engine, asked directly, and its server on loopback for the parent."""
+"""The worker of `mythos bench` that is us: an engine asked directly, and its server on loopback."""
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +35,7 @@ class Ours:
         return {
             "versions": {"torch": version("torch")},
             "settings": {"backend": self._loaded.backend, "dtype": str(self._loaded.dtype), "mode": "exact"},
-            "weight_bytes": self._loaded.bytes,
+            "weight_bytes": read_per_token(self._loaded.model.state_dict()),
             "load_seconds": time.perf_counter() - began,
             "root": self._tier.root,
             "base_url": local.address(listener),
@@ -89,6 +90,17 @@ class Ours:
         if not isinstance(answer, Permit):
             raise PermissionError(answer.message)
         return answer
+
+
+def read_per_token(weights: Mapping[str, Any]) -> int:
+    """Bytes of stored weights that a decoded token needs: an input embedding only when it is the head.
+
+    The copies for long prompts are not counted: up to 16 sequences decode from the stored form.
+    """
+    untied = "lm_head.weight" in weights
+    return sum(
+        tensor.nbytes for name, tensor in weights.items() if not (untied and name.startswith("embed."))
+    )
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ Standard library only: the other engines' workers, which run apart from our envi
         -> {"times": [[seconds, ...], ...], "prompt_tokens": [n, ...], "cached_tokens": [n, ...] | null}
     {"op": "quit"}                          the worker ends, as it does when its input closes
 
-`run` submits all prompts at once and generates exactly `tokens` tokens of each, greedily, with end-of-turn tokens
-forbidden or ignored. `times` holds one time per generated token, in seconds since just before the submission.
+`run` submits all prompts at once and generates exactly `tokens` tokens of each, greedily, with end-of-turn
+tokens forbidden or ignored. `times` holds one time per generated token, in seconds since just before submission.
 A request that fails gives {"error": text}; an engine that is not installed gives {"missing": module}.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -60,18 +61,19 @@ def serve(**handlers: Handler) -> None:
 
 
 class Worker:
-    """A worker process. Use it in a `with` block, which ends the process."""
+    """A worker process, ended by the `with` block it is used in. `environment`: all its variables."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
         self._buffer = b""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | (environment or {}),
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the asker, which then ends its workers
         )
         self.pid = self._process.pid
 
@@ -109,10 +111,8 @@ class Worker:
         process.wait()
         for stream in (process.stdin, process.stdout, self._log):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):  # unsent bytes of a worker that is gone
                     stream.close()
-                except OSError:
-                    pass  # unsent bytes of a worker that is gone
 
     def cpu_seconds(self) -> float:
         """Processor time it has used so far, all threads; 0 where /proc does not say."""
@@ -156,7 +156,7 @@ class Worker:
 
 
 def process_cpu_seconds(pid: int) -> float:
-    """User and system time of a process, fields 14 and 15 of /proc/PID/stat (proc(5)); 0 when it cannot be read."""
+    """User and system time, fields 14 and 15 of /proc/PID/stat (proc(5)); 0 when it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
