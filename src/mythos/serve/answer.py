@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from mythos.engine.request import (
     Sampling,
     Stopping,
 )
+from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
@@ -35,6 +37,8 @@ from mythos.store.usage import UsageRow
 
 if TYPE_CHECKING:
     from mythos.engine.generation import Generation
+
+log = logging.getLogger("mythos.serve")
 
 # Characters of a prompt per token of context beyond which it cannot fit and is not tokenised whole.
 _CHARS_PER_TOKEN = 64
@@ -95,7 +99,13 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
         raise refused(permit, asked.model)
     tier = service.tier(permit)
     grammar = _grammar(asked)
-    tokenizer, template = service.texts(permit)
+    try:
+        tokenizer, template = service.texts(permit)
+    except Stopping:
+        raise _stopping() from None
+    except MythosError as error:
+        log.error("%s: the weights of %s: %s", call.request_id, permit.tier, error)
+        raise ApiError(500, "the model cannot be loaded; the server's log says why", code="load") from None
     messages = messages_of(asked)
     _check_length(sum(len(m["content"]) for m in messages) + len(asked.prefill), tier, messages, tokenizer)
     try:
@@ -128,7 +138,9 @@ def too_long(tokens: str, tier: Tier) -> ApiError:
 
 
 def _check_length(chars: int, tier: Tier, messages: list[dict[str, str]], tokenizer: Tokenizer) -> None:
-    """Refuse a prompt that cannot fit without tokenising all of it."""
+    """Refuse a prompt that cannot fit without rendering and tokenising all of it."""
+    if len(messages) >= tier.context:  # each costs a token or more
+        raise too_long(f"at least {len(messages)}", tier)
     limit = tier.context * _CHARS_PER_TOKEN
     if chars <= limit:
         return
@@ -181,7 +193,7 @@ async def begin(call: Call, asked: Asked) -> Answer:
     service = call.service
     call.action = "answer"
     if service.draining:
-        raise ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        raise _stopping()
     ready = await prepare(call, asked, Action.ANSWER)
     tier = ready.tier
     if asked.model != tier.name:
@@ -227,12 +239,16 @@ async def begin(call: Call, asked: Asked) -> Answer:
     return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, recorded)
 
 
+def _stopping() -> ApiError:
+    return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+
+
 def _engine_refusal(error: Exception) -> Exception:
     if isinstance(error, Overloaded):
         wait = str(max(1, round(error.retry_after)))
         return ApiError(529, "Overloaded", code="overloaded", headers={"retry-after": wait})
     if isinstance(error, Stopping):
-        return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        return _stopping()
     if isinstance(error, InvalidRequest):
         return ApiError(400, str(error), code="invalid_request")
     if isinstance(error, PermissionError):
@@ -372,7 +388,7 @@ def failure(answer: Answer) -> ApiError | None:
     if answer.withdrawn:
         return ApiError(403, "the decision that allowed this answer was withdrawn", code="withdrawn")
     if done is None or done.finish is Finish.CANCELLED:
-        return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        return _stopping()
     if done.finish is Finish.FAILED:
         said = done.error or ""
         if said.startswith("grammar:"):
