@@ -119,7 +119,8 @@ def program() -> str:
 def curl(server: Server, tier: str) -> str:
     """One line to paste."""
     key = server.key or "$MYTHOS_API_KEY"
-    body = f'{{"model":"{tier}","max_tokens":64,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
+    asked = f'"messages":[{{"role":"user","content":"{QUESTION}"}}]'
+    body = f'{{"model":"{tier}","max_tokens":64,"temperature":0,{asked}}}'
     return (
         f'curl {server.base_url}/v1/messages -H "x-api-key: {key}" -H "anthropic-version: 2023-06-01" '
         f"-H \"content-type: application/json\" -d '{body}'"
