@@ -198,7 +198,7 @@ def peer_arms(
         except NotInstalled as error:
             skipped[name] = f"{error.message}; {error.cure}"
         except WorkerError as error:
-            skipped[name] = " ".join(filter(None, (error.message, error.cure)))
+            skipped[name] = error.message
     return arms
 
 
