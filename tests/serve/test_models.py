@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.serve.live import serve
+from tests.serve.live import OLD, serve
 
 
 def test_M15_the_shape_follows_the_version_header(live):
@@ -43,8 +43,9 @@ def test_M12_pages(live, query, ids, more):
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=", "lifecycle=new"])
 def test_M12_wrong_queries(live, query):
-    with live.http() as http:
-        assert http.get(f"/v1/models?{query}").status_code == 400
+    for version in (OLD, None):
+        with live.http(version=version) as http:
+            assert http.get(f"/v1/models?{query}").status_code == 400
 
 
 def test_M12_unknown_model(live):

@@ -130,6 +130,18 @@ def test_O1_response_format(live, wanted):
             jsonschema.validate(value, COLOUR)
 
 
+def test_M27_a_schema_too_complex_to_follow_never_ends_half_way(live):
+    """The decoder may give up on it in the middle: that is an error, not an end of turn."""
+    schema = {"type": "string", "pattern": "^(.{0,500}){50}x$"}
+    body = ask(output_config={"format": {"type": "json_schema", "schema": schema}}, max_tokens=400)
+    with live.http() as http:
+        got = http.post("/v1/messages", json=body)
+        assert got.status_code == 400 and "schema" in got.json()["error"]["message"]
+        heard = check_stream(http.post("/v1/messages", json={**body, "stream": True}).text)
+        assert heard.error is not None and heard.error["type"] == "invalid_request_error"
+        assert http.post("/v1/messages", json=ask()).status_code == 200
+
+
 CALLS = [
     ("paint", '{"colour": "red", "note": "}</tool_call> \\" {"}'),
     ("set-level", '{"level": 3, "in": {"a": [1, {"b": []}]}}'),

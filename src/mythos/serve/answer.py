@@ -343,6 +343,9 @@ def failure(answer: Answer) -> ApiError | None:
         return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
     if done.finish is Finish.FAILED:
         said = done.error or ""
+        if said.startswith("grammar:"):
+            reason = "the schema asks for more than the decoder can follow"
+            return ApiError(400, f"output schema: {reason}", code="unsupported_schema")
         internal = not said or said.startswith("internal")
         return ApiError(500, "internal server error" if internal else said[:300])
     return None

@@ -23,7 +23,7 @@ from mythos.serve.errors import ApiError, Dialect
 from mythos.serve.front import Front
 from mythos.serve.messages_in import read_messages, wire_version
 from mythos.serve.metrics import CONTENT_TYPE
-from mythos.serve.models import anthropic_model, anthropic_page, openai_model, openai_page
+from mythos.serve.models import anthropic_model, anthropic_page, openai_model, openai_page, page_of
 from mythos.serve.openapi import document
 from mythos.serve.service import Service
 
@@ -111,12 +111,10 @@ async def _models(call: Call, receive: Receive, send: Send) -> None:
         _version(call)
     tiers, rows = await asyncio.to_thread(call.service.tiers_for, call.caller)
     dated = [(tier, rows[tier.root].created if tier.root in rows else 0.0) for tier in tiers]
-    if call.dialect is Dialect.OPENAI:
-        body = openai_page(dated)
-    else:
-        body, unknown = anthropic_page(dated, call.query)
-        call.note("mythos-ignored", unknown)
-    await respond(send, 200, orjson.dumps(body), head=call.method == "HEAD")
+    page = page_of(dated, call.query)
+    call.note("mythos-ignored", page.unknown)
+    shape = openai_page if call.dialect is Dialect.OPENAI else anthropic_page
+    await respond(send, 200, orjson.dumps(shape(page)), head=call.method == "HEAD")
 
 
 async def _model(call: Call, receive: Receive, send: Send) -> None:
