@@ -3,8 +3,8 @@
     python bench/install_peers.py
 
 They go to .cache/peers by the hashes in bench/peers.lock. A stamp there says for which lock; when it is there
-nothing is fetched. pip runs with the user's own configuration. Exits 1 when pip fails: `mythos bench` then goes
-without.
+nothing is fetched. pip runs with the user's own configuration. Exits 1 when pip fails: `mythos bench` then
+measures ours alone.
 """
 
 import hashlib

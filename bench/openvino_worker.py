@@ -49,7 +49,7 @@ class OpenVINO:
                 "prefix caching": True,
                 "max_num_batched_tokens": BATCHED_TOKENS,
                 "max_num_seqs": STREAMS,
-                "inference precision": str(ask("CPU", "INFERENCE_PRECISION_HINT")),
+                "inference precision": ask("CPU", "INFERENCE_PRECISION_HINT").get_type_name(),
                 "dynamic quantisation group": ask("CPU", "DYNAMIC_QUANTIZATION_GROUP_SIZE"),
             },
             "weight_bytes": weight_bytes,

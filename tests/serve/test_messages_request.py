@@ -300,6 +300,23 @@ def test_M24_too_long_a_prompt_names_both_numbers(live):
     assert got.status_code == 400 and "prompt is too long: at least" in got.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("same_role", [True, False])
+def test_M20_a_hundred_thousand_messages_are_refused_in_reasonable_time(live, same_role):
+    rows = [user() if same_role or i % 2 == 0 else assistant() for i in range(99_999)]
+    got = post(live, ask(messages=rows))
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+    got = post(live, ask(messages=rows), path="/v1/chat/completions")
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+    assert post(live, ask(messages=[*rows, *rows])).status_code == 400
+
+
+def test_M29_many_tool_calls_are_paired_in_reasonable_time(live):
+    uses = [use(f"id_{i}") for i in range(50_000)]
+    results = [result(f"id_{i}") for i in range(50_000)]
+    got = post(live, ask(tools=[TOOL], messages=[user(), assistant(uses), user(*results)]))
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+
+
 def test_1h_the_billing_header_never_reaches_the_model(live):
     def count(**more) -> int:
         return post(live, ask(**more), path="/v1/messages/count_tokens").json()["input_tokens"]

@@ -30,7 +30,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]  # or, for an installed package, a directory without bench/
 OWN_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "PYTHONPATH")
 
-app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
 
 @app.command()
@@ -39,7 +41,7 @@ def bench(
     tier: Annotated[str | None, typer.Option(help="Default: the first that is fetched.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Default: 8; 3 with --quick.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each engine. Default: the cores.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="One case, e.g. decode-16. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="One case, e.g. decode-16; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first impression, not to be quoted.")] = False,
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Other engines too.")] = True,
     noisy: Annotated[bool, typer.Option("--noisy", help="Go on although others use the processor.")] = False,
@@ -121,7 +123,7 @@ def run(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "interrupted": interrupted,
         "machine": machine.describe(),
-        "model": {"family": family.name, "tier": tier.name, "root": tier.root, "file": tier.made_by.source},
+        "model": {"family": family.name, "tier": tier.name, "root": tier.root, "file": file.name},
         "threads": threads,
         "rounds": rounds,
         "arms": [{"name": arm.name, "failed": arm.failed, **arm.about} for arm in bench.arms],
@@ -145,7 +147,7 @@ def prepare(family_name: str, tier_name: str | None) -> tuple[Family, Tier, Path
     fetched = [tier.name for tier in family.tiers if tier.made_by.kind == "fetch"]
     if not fetched or (tier_name is not None and tier_name not in fetched):
         raise CommandError(
-            f"{family.name} has no tier {tier_name or ''} made from one file that other engines load too",
+            f"{tier_name or family.name} is not made from one file that other engines can load too",
             f"use --tier with one of: {', '.join(fetched)}" if fetched else "use another --family",
             Exit.NOT_BUILT,
         )
@@ -198,7 +200,7 @@ def peer_arms(
         except NotInstalled as error:
             skipped[name] = f"{error.message}; {error.cure}"
         except WorkerError as error:
-            skipped[name] = " ".join(filter(None, (error.message, error.cure)))
+            skipped[name] = error.message
     return arms
 
 

@@ -75,8 +75,8 @@ class Sample:
 class Use:
     """What happened between two samples.
 
-    As shares of the whole machine: `foreign` by processes that are not ours, `stolen` by the host of a virtual
-    machine. As a share of one processor: `resting` by our own workers that were not asked for anything.
+    As shares of the whole machine: `foreign` by processes that are not ours, `stolen` by the host of a
+    virtual machine. As a share of one processor: `resting` by our own workers that were asked for nothing.
     """
 
     foreign: float

@@ -84,9 +84,10 @@ def question(*key: object) -> str:
     draw = random.Random("/".join(map(str, key)))
     things = ["a lighthouse", "two rivers", "an old clock", "a market town", "the wind", "a stone bridge"]
     first, second = draw.sample(things, 2)
+    year, paragraphs = draw.randrange(1000, 2000), draw.randrange(20, 90)
     return (
-        f"Write a long and detailed story about {first} and {second} in the year "
-        f"{draw.randrange(1000, 2000)}, in at least {draw.randrange(20, 90)} paragraphs. Describe every place and every person."
+        f"Write a long and detailed story about {first} and {second} in the year {year}, "
+        f"in at least {paragraphs} paragraphs. Describe every place and every person."
     )
 
 

@@ -8,7 +8,8 @@ Standard library only: the other engines' workers, which run apart from our envi
     {"op": "quit"}                          the worker ends, as it does when its input closes
 
 `run` submits all prompts at once and generates exactly `tokens` tokens of each, greedily, with end-of-turn
-tokens forbidden or ignored. `times` holds one time per generated token, in seconds since just before submission.
+tokens forbidden or ignored. `times` holds a time for each generated token, in seconds since just before they
+were submitted.
 A request that fails gives {"error": text}; an engine that is not installed gives {"missing": module}.
 """
 
@@ -95,7 +96,7 @@ class Worker:
         if "missing" in reply:
             raise NotInstalled(self.name, reply["missing"])
         if "error" in reply:
-            raise WorkerError(f"{self.name}: {op} failed: {reply['error']}", self._said())
+            raise WorkerError(f"{self.name}: {op} failed: {reply['error']}{self._said()}")
         return reply
 
     def stop(self) -> None:
@@ -134,7 +135,7 @@ class Worker:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([file], [], [], left)[0]:
                 self._process.kill()
-                raise WorkerError(f"{self.name} did not answer {op} in time and was ended", self._said())
+                raise WorkerError(f"{self.name} did not answer {op} in time and was ended{self._said()}")
             data = os.read(file, 1 << 16)
             if not data:
                 raise self._died()
@@ -145,14 +146,14 @@ class Worker:
     def _died(self) -> WorkerError:
         code = self._process.wait()
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return WorkerError(f"{self.name} died ({how})", self._said())
+        return WorkerError(f"{self.name} died ({how}){self._said()}")
 
     def _said(self) -> str:
-        """The end of its stderr."""
+        """The end of its stderr, to be put behind a message."""
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - 2000))
         lines = self._log.read().decode(errors="replace").splitlines()
-        return "it said: " + " | ".join(lines[-4:]) if lines else ""
+        return "; it said: " + " | ".join(lines[-4:]) if lines else ""
 
 
 def process_cpu_seconds(pid: int) -> float:

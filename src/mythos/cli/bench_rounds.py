@@ -78,7 +78,7 @@ class Bench:
                 before, began = machine.sample(self.processes), time.monotonic()
                 figures = work()
             except WorkerError as error:
-                arm.failed = " ".join(filter(None, (error.message, error.cure)))
+                arm.failed = error.message
                 note(f"warning: {arm.failed}")
                 continue
             seconds = time.monotonic() - began
