@@ -1,6 +1,6 @@
 """What a user of the anthropic package does, in either major version.
 
-    python anthropic_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
+python anthropic_sdk.py BASE_URL KEY MODEL [limited=URL] [damaged=URL] [stopping=URL]
 """
 
 import json
@@ -60,7 +60,11 @@ async def create_async():
 
 
 def conversation():
-    messages = [*ASK, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "And of Italy?"}]
+    messages = [
+        *ASK,
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "And of Italy?"},
+    ]
     system = [{"type": "text", "text": "Answer briefly.", "cache_control": {"type": "ephemeral"}}]
     return facts(client.messages.create(model=MODEL, max_tokens=12, system=system, messages=messages))
 
@@ -126,10 +130,12 @@ def stream_helper():
 
 
 async def stream_async():
-    async with AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as own:
-        async with own.messages.stream(model=MODEL, max_tokens=12, messages=ASK) as stream:
-            text = "".join([piece async for piece in stream.text_stream])
-            final = await stream.get_final_message()
+    async with (
+        AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as own,
+        own.messages.stream(model=MODEL, max_tokens=12, messages=ASK) as stream,
+    ):
+        text = "".join([piece async for piece in stream.text_stream])
+        final = await stream.get_final_message()
     return {**facts(final), "streamed": text}
 
 
