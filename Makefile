@@ -17,7 +17,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile pyproject.toml --group build --universal --fork-strategy fewest --generate-hashes \
 	--no-emit-package torch --custom-compile-command "make lock" --quiet
 
-.PHONY: help up test test-all test-clients lint format bench lock clean setup-run setup-dev
+.PHONY: help up test test-all test-clients lint format bench bench-peers bench-lock lock clean setup-run setup-dev
 
 help:
 	@echo "make up            set up .venv, build the weights, serve them"
@@ -26,7 +26,8 @@ help:
 	@echo "make test-clients  run the tests that use other people's clients"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff format and sort the code"
-	@echo "make bench         measure speed on this machine"
+	@echo "make bench         measure speed on this machine, beside other engines"
+	@echo "make bench-peers   install the other engines into .cache/peers"
 	@echo "make lock          resolve requirements.lock and requirements-dev.lock anew"
 	@echo "make clean         remove .venv, caches and built packages (never your models or keys)"
 
@@ -50,8 +51,17 @@ lint: setup-dev
 format: setup-dev
 	@$(IN) $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+# Without the other engines `mythos bench` says so and measures ours alone.
 bench: setup-run
+	@$(IN) $(BIN)/python bench/install_peers.py || true
 	@$(IN) $(BIN)/mythos bench $(ARGS)
+
+bench-peers: setup-run
+	@$(IN) $(BIN)/python bench/install_peers.py
+
+bench-lock: setup-dev
+	@$(IN) $(BIN)/uv pip compile bench/peers.in --no-deps --universal --generate-hashes --no-annotate \
+		--custom-compile-command "make bench-lock" --quiet --python-version 3.11 --output-file bench/peers.lock
 
 lock: setup-dev
 	@$(IN) $(LOCK) --upgrade --output-file requirements.lock

@@ -123,6 +123,7 @@ def test_a_backslash_makes_a_second_line(terminal, tmp_path):
     assert "Say\nyes." in file.read_text() and stat.S_IMODE(file.stat().st_mode) == 0o600
     terminal.type(f"/save {file}\r")
     terminal.wait_for("not overwritten", 20)
+    terminal.wait_for(PROMPT)
 
 
 def test_history_is_private_and_ctrl_d_leaves(terminal, built):

@@ -160,6 +160,16 @@ def test_an_edited_envelope_is_refused(change, error):
         open_handling(edit(change), TRUSTED)
 
 
+def test_a_second_spelling_of_the_signature_is_refused():
+    text = json.loads(sign_handling(HANDLING, KEY))["signatures"][0]["sig"]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    twin = text[:-3] + alphabet[alphabet.index(text[-3]) + 1] + "=="  # differs in bits that carry nothing
+    assert base64.b64decode(twin) == base64.b64decode(text)
+    with pytest.raises(RecordError, match="base64"):
+        open_handling(edit(lambda e: e["signatures"][0].update(sig=twin)), TRUSTED)
+    open_handling(edit(lambda e: e["signatures"][0].update(sig=text)), TRUSTED)  # control
+
+
 def test_duplicate_keys_in_the_envelope_are_refused():
     envelope = sign_handling(HANDLING, KEY)
     with pytest.raises(RecordError, match="duplicate"):

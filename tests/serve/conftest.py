@@ -14,7 +14,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyHome]:
     path = tmp_path_factory.mktemp("serve")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MYTHOS_KEYS", str(path / "keys"))
-        yield tiny_home(path, ("small", "other"))
+        yield tiny_home(path, ("small", "large"))
 
 
 @pytest.fixture(scope="session")

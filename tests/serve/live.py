@@ -66,6 +66,13 @@ def serve(tiny: TinyHome, engine, settings: Settings | None = None, aliases=None
         assert not thread.is_alive()
 
 
+# An answer that goes on until max_tokens: its schema lets no end of turn come before.
+ENDLESS = {
+    "max_tokens": 1024,
+    "output_config": {"format": {"type": "json_schema", "schema": {"type": "string", "minLength": 5000}}},
+}
+
+
 def ask(model: str = "small", **more) -> dict:
     """A small Messages request."""
     return {"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}], **more}

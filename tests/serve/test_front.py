@@ -1,4 +1,4 @@
-"""Who is let in, from where, and what a refusal looks like (M1, M2, M14, M16, M60; loopback is no boundary)."""
+"""Who is let in, from where, and what a refusal looks like (M1, M2, M14, M16, M60)."""
 
 import httpx
 import pytest
@@ -139,7 +139,7 @@ def test_M3_versions(live):
 
 def test_M4_beta_flags_are_ignored_and_named(live):
     with live.http() as http:
-        headers = [("anthropic-beta", "one-2025-01-01, two"), ("anthropic-beta", "three\x7f(evil)")]
+        headers = [("anthropic-beta", "one-2025-01-01, two"), ("anthropic-beta", "three\t(evil)")]
         got = http.post("/v1/messages?beta=true", json=ask(), headers=headers)
         assert got.status_code == 200
         assert got.headers["mythos-ignored"] == "beta:one-2025-01-01, beta:two, beta:three??evil?"

@@ -16,6 +16,8 @@ from pathlib import Path
 from mythos.cli import client, local
 from mythos.cli.output import Exit, console, emit, json_wanted, note
 from mythos.records.errors import MythosError
+from mythos.records.permit import Action
+from mythos.spec.load import load_family
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.session import read_session
@@ -61,6 +63,7 @@ def checks(family_name: str) -> list[tuple[str, Callable[[], Iterable[Finding]]]
         ("database", database),
         ("clock", clock),
         ("weights", lambda: weights(family_name)),
+        ("decisions", lambda: decisions(family_name)),
         ("session", running),
         ("port", port),
         ("kernels", kernels),
@@ -192,17 +195,31 @@ def weights(family_name: str) -> Iterator[Finding]:
             )
 
 
+def decisions(family_name: str) -> Iterator[Finding]:
+    """Weights without a valid decision are not loaded, however sound they are."""
+    records = local.open_records()
+    state = local.standing(records, load_family(family_name))
+    for tier in local.built(state):
+        try:
+            local.require(state, tier, Action.LOAD, records.clock.now())
+        except MythosError as error:
+            yield Finding(f"decision {family_name}/{tier}", FAIL, error.message, error.cure)
+        else:
+            yield Finding(
+                f"decision {family_name}/{tier}", OK, f"{state.decisions[tier].id} allows loading it"
+            )
+
+
 def rehash(name: str, home: Home, root: str, again: str) -> Finding:
     from mythos.model.weights_dir import read_weights
 
     directory = home.weights_dir(root)
-    cure = f"rm -r {directory} && {again}"
     if not directory.is_dir():
         return Finding(name, FAIL, f"{directory} is missing", again)
     try:
         read_weights(directory)
     except MythosError as error:
-        return Finding(name, FAIL, error.message, error.cure or cure)
+        return Finding(name, FAIL, error.message, again)
     return Finding(name, OK, f"bytes on disk hash to {root[:12]}")
 
 

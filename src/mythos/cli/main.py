@@ -61,7 +61,7 @@ Port = Annotated[
 Memory = Annotated[
     float | None,
     typer.Option(
-        "--memory-limit", min=0.1, metavar="GB", help="For weights and caches. Default: half of it."
+        "--memory-limit", min=0.1, metavar="GB", help="For weights and caches. Default: half of the memory."
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unknown fields instead of ignoring them.")]

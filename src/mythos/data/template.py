@@ -273,6 +273,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             return not attr.startswith("_")
         return any(isinstance(obj, kind) and attr in names for kind, names in ATTRIBUTES.items())
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        raise TemplateError(f"The chat template asks for {attribute!r} of a {type(obj).__name__}.", CURE)
+
     def wrap_str_format(self, value: Any) -> None:
         return None  # formatting widths are unbounded; `is_safe_attribute` leaves `format` out
 
@@ -293,6 +296,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, function: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override]
         budget, owner = _budget.get(), getattr(function, "__self__", None)
         budget.spend(PER_CALL)
+        for name in ("_loop_vars", "_block_vars"):  # scopes that compiled templates pass for Jinja's own use
+            options.pop(name, None)
         if isinstance(owner, str):
             for text in (owner, *args):
                 _paid(text)

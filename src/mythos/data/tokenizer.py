@@ -46,7 +46,8 @@ class Tokenizer:
     """Immutable and safe to share between threads.
 
     Control tokens are the added tokens marked special. They are recognised in text only where the caller
-    says that the text is its own (`special=True`).
+    says that the text is its own (`special=True`). A byte that the vocabulary has no token for is dropped, as
+    the library does.
     """
 
     def __init__(

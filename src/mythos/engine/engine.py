@@ -27,7 +27,7 @@ from mythos.spec.family import Tier
 
 MAX_WAITING = 256  # requests in the engine before submit refuses
 CACHE_SHARE = 0.6  # of the memory left after a tier's weights, for its key/value cache
-MAX_CACHE_TOKENS = 131_072
+MAX_CACHE_TOKENS = 32_768  # of one tier; four full contexts of the pocket family
 
 
 @dataclass(slots=True)

@@ -50,7 +50,12 @@ class Loader:
         Raises NotAllowed when the decision is not for this root or does not allow loading, WeightsError when
         what lies on disk is not what the root names.
         """
-        if tier.root is None or decision.root != tier.root or Action.LOAD not in decision.actions:
+        about = (decision.family, decision.tier, decision.root)
+        if (
+            about != (tier.family, tier.name, tier.root)
+            or tier.root is None
+            or Action.LOAD not in decision.actions
+        ):
             raise NotAllowed(
                 f"no decision allows loading the weights of {tier.name}.",
                 f"Register them again: mythos build {tier.family} --tier {tier.name}",

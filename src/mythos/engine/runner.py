@@ -141,7 +141,11 @@ class Runner:
         request, loaded = seq.request, self.loaded
         raw_V = logits_V
         if seq.matcher is not None:
-            allowed_V = allowed_tokens(seq.matcher, len(logits_V))
+            try:
+                allowed_V = allowed_tokens(seq.matcher, len(logits_V))
+            except ValueError as error:
+                self.end(seq, Finish.FAILED, f"grammar: {error}")
+                return
             logits_V = logits_V.masked_fill(~torch.from_numpy(allowed_V), float("-inf"))
         elif not request.stop_at_eos:
             logits_V = logits_V.index_fill(0, loaded.eos, float("-inf"))
@@ -159,7 +163,7 @@ class Runner:
             if not seq.matcher.consume_token(token):
                 self.end(seq, Finish.FAILED, "grammar: the chosen token was refused")
                 return
-            complete = seq.matcher.is_stopped()
+            complete = seq.matcher.is_stopped() and not seq.matcher.is_error()
         if seq.text.stopped is not None:
             self.end(seq, Finish.STOP_STRING)
         elif complete:

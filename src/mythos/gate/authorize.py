@@ -1,4 +1,4 @@
-"""The one place that says yes. Every route, the command line and the engine ask it; unknown means no."""
+"""The one place that says yes. Every route and the command line ask it; unknown means no."""
 
 import math
 

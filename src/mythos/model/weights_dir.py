@@ -98,10 +98,12 @@ def write_weights(
             for tensor in tensors.values():
                 out.write(_bytes(tensor))
         _sync_directory(temporary)
+        damaged = parent / f".damaged-{secrets.token_hex(8)}"
         if target.exists():
-            os.rename(target, parent / f".damaged-{secrets.token_hex(8)}")
+            os.rename(target, damaged)
         os.rename(temporary, target)
         _sync_directory(parent)
+        shutil.rmtree(damaged, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "Free some disk space." if full else "See that the data directory is writable."
@@ -180,9 +182,10 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = "is a link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
         raise WeightsError(f"{path} {reason}.", CURE) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise WeightsError(f"{path} is not a regular file.", CURE)
     with os.fdopen(descriptor, "rb", buffering=0) as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise WeightsError(f"{path} is not a regular file.", CURE)
         try:
             yield source  # type: ignore[misc]
         except OSError as error:

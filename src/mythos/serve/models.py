@@ -1,5 +1,6 @@
 """The models lists: which tiers a caller may know, in either vendor's shape."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -54,12 +55,17 @@ _CAPABILITIES = {
 }
 
 
-def openai_page(tiers: list[tuple[Tier, float]]) -> dict[str, Any]:
-    return {"object": "list", "data": [openai_model(tier, created) for tier, created in tiers]}
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the tiers, whether there are more, and the names of query fields that are not known."""
+
+    rows: list[tuple[Tier, float]]
+    more: bool
+    unknown: list[str]
 
 
-def anthropic_page(tiers: list[tuple[Tier, float]], query: bytes) -> tuple[dict[str, Any], list[str]]:
-    """One page of the list, and the names of query fields that are not known. ApiError 400.
+def page_of(tiers: list[tuple[Tier, float]], query: bytes) -> Page:
+    """The page that `query` asks for. ApiError 400.
 
     An unknown cursor gives an empty page, whether or not something by that name exists for others.
     """
@@ -79,13 +85,20 @@ def anthropic_page(tiers: list[tuple[Tier, float]], query: bytes) -> tuple[dict[
         rows = rows[: names.index(before)] if before in names else []
     backward = before is not None and after is None
     page = rows[-limit:] if backward else rows[:limit]
-    body = {
-        "data": [anthropic_model(tier, created) for tier, created in page],
-        "has_more": len(rows) > len(page),
-        "first_id": page[0][0].name if page else None,
-        "last_id": page[-1][0].name if page else None,
+    return Page(page, len(rows) > len(page), [name for name in fields if name not in _QUERY])
+
+
+def openai_page(page: Page) -> dict[str, Any]:
+    return {"object": "list", "data": [openai_model(tier, created) for tier, created in page.rows]}
+
+
+def anthropic_page(page: Page) -> dict[str, Any]:
+    return {
+        "data": [anthropic_model(tier, created) for tier, created in page.rows],
+        "has_more": page.more,
+        "first_id": page.rows[0][0].name if page.rows else None,
+        "last_id": page.rows[-1][0].name if page.rows else None,
     }
-    return body, [name for name in fields if name not in _QUERY]
 
 
 def _limit(given: str) -> int:

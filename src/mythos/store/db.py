@@ -46,7 +46,7 @@ class Store:
         try:
             # One process at a time: the switch to WAL at a database's first opening does not wait for others,
             # it fails. The kernel drops the lock of a process that is killed.
-            with home.lock_file.open("w") as lock:
+            with open(os.open(home.lock_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 with store.read() as conn:
                     current = _version(conn)

@@ -1,0 +1,155 @@
+"""The rounds of `mythos bench`: every arm in turn, a look at the machine before each, the record."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mythos.cli import bench_machine as machine
+from mythos.cli.bench_measure import Case, Metric, ask_server, faster, measure, question, summary
+from mythos.cli.bench_protocol import Worker, WorkerError
+from mythos.cli.output import note
+
+OURS, ENGINE, SERVER = "mythos", "engine", "server"
+BUSY = 0.05  # share of the machine that others may use before a step counts as disturbed
+SETTLE = 0.2  # seconds after the matrix product, whose idle threads spin for a moment
+
+
+@dataclass(slots=True)
+class Arm:
+    """One engine: its worker, what it said of itself when loaded, and why it left the run, if it did."""
+
+    name: str
+    worker: Worker
+    about: dict[str, Any] = field(default_factory=dict)
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One arm's turn in one round (0: warm-up), the machine's speed just before, and who else was busy."""
+
+    case: str
+    round: int
+    arm: str
+    figures: dict[str, float]
+    seconds: float
+    gflops: float
+    gbps: float
+    use: machine.Use | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The arms of one run, ours first, and the worker that gauges the machine."""
+
+    arms: Sequence[Arm]
+    gauge: Worker
+    vocabulary: int
+    tier: str
+
+    @property
+    def processes(self) -> list[int]:
+        return [self.gauge.pid, *(arm.worker.pid for arm in self.arms)]
+
+    def foreign(self, seconds: float) -> float | None:
+        """The share of the machine that others use while all workers rest; None where that is not known."""
+        before = machine.sample(self.processes)
+        time.sleep(seconds)
+        use = machine.use_between(before, machine.sample(self.processes), ())
+        return None if use is None else use.foreign
+
+    def measure(self, cases: Sequence[Case], rounds: int, steps: list[Step]) -> None:
+        """All cases, each with a warm-up and so many rounds. `steps` is filled as they are done."""
+        for number, case in enumerate(cases, 1):
+            for turn in range(rounds + 1):
+                what = f"round {turn} of {rounds}" if turn else "warm-up"
+                note(f"{number}/{len(cases)} {case.name}: {what}")
+                for step in self._round(case, turn):
+                    steps.append(step)
+
+    def _round(self, case: Case, turn: int) -> Iterator[Step]:
+        for name, arm, work in self._turns(case, turn):
+            if arm.failed is not None:
+                continue
+            try:
+                speed = self.gauge.ask("run")
+                time.sleep(SETTLE)
+                before, began = machine.sample(self.processes), time.monotonic()
+                figures = work()
+            except WorkerError as error:
+                arm.failed = error.message
+                note(f"warning: {arm.failed}")
+                continue
+            seconds = time.monotonic() - began
+            use = machine.use_between(before, machine.sample(self.processes), [arm.worker.pid])
+            yield Step(case.name, turn, name, figures, seconds, speed["gflops"], speed["gbps"], use)
+
+    def _turns(self, case: Case, turn: int) -> list[tuple[str, Arm, Callable[[], dict[str, float]]]]:
+        if case.kind != "server":
+            return [
+                (arm.name, arm, lambda arm=arm: measure(case, arm.worker, self.vocabulary, turn))
+                for arm in self.arms
+            ]
+        ours = self.arms[0]
+        texts = [question(case.name, turn, n) for n in range(case.size)]
+        lengths: list[list[int]] = []
+        return [
+            (ENGINE, ours, lambda: {case.name: by_engine(ours, texts, case.tokens, lengths)}),
+            (SERVER, ours, lambda: {case.name: by_server(ours, self.tier, texts, case.tokens, lengths)}),
+        ]
+
+
+def by_engine(ours: Arm, texts: Sequence[str], tokens: int, lengths: list[list[int]]) -> float:
+    """Seconds the bare engine takes to answer; how many tokens each answer has is added to `lengths`."""
+    reply = ours.worker.ask("chat", texts=texts, tokens=tokens)
+    lengths.append([len(times) for times in reply["times"]])
+    return reply["seconds"]
+
+
+def by_server(ours: Arm, tier: str, texts: Sequence[str], tokens: int, lengths: list[list[int]]) -> float:
+    """Seconds the server takes for the same. WorkerError when its answers have other lengths."""
+    try:
+        seconds, got = ask_server(ours.about["base_url"], ours.about["key"], tier, texts, tokens)
+    except OSError as error:
+        raise WorkerError(f"the server could not be reached: {error}") from None
+    if got != lengths[0]:
+        raise WorkerError(f"server and engine gave answers of other lengths: {got} and {lengths[0]} tokens")
+    return seconds
+
+
+def results(metric: Metric, steps: Sequence[Step]) -> dict[str, Any]:
+    """Each arm's figures over the measured rounds, and for each other arm how many times as fast ours was.
+
+    Where server and engine are compared, the ratio is how many times as long the server took.
+    """
+    values: dict[str, dict[int, float]] = {}
+    for step in steps:
+        if step.round and metric.name in step.figures:
+            values.setdefault(step.arm, {})[step.round] = step.figures[metric.name]
+    first = OURS if OURS in values else ENGINE
+    ratios = {
+        name: faster(metric, values[first], rounds)
+        for name, rounds in values.items()
+        if name != first and first in values
+    }
+    return {
+        **asdict(metric),
+        "arms": {name: summary(list(rounds.values())) for name, rounds in values.items()},
+        "ratios": {name: summary(ratio) for name, ratio in ratios.items() if ratio},
+    }
+
+
+def noise(steps: Sequence[Step]) -> dict[str, Any]:
+    """How steady the machine was over the measured rounds, and how many steps others disturbed."""
+    measured = [step for step in steps if step.round]
+    uses = [step.use for step in measured if step.use is not None]
+    return {
+        "steps": len(measured),
+        "gflops": summary([step.gflops for step in measured]) if measured else None,
+        "gbps": summary([step.gbps for step in measured]) if measured else None,
+        "foreign_max": max((use.foreign for use in uses), default=None),
+        "stolen_max": max((use.stolen for use in uses), default=None),
+        "resting_max": max((use.resting for use in uses), default=None),
+        "disturbed": sum(use.foreign > BUSY or use.stolen > BUSY for use in uses),
+    }
