@@ -1,4 +1,4 @@
-"""A whole deployment for a client to talk to: a throw-away home, registered weights, the real server on loopback.
+"""A deployment for a client to talk to: a throw-away home, registered weights, the real server on loopback.
 
 The weights are those of a tiny random model, so that hundreds of requests take a minute: what it says means
 nothing, how it is said must be right. Two things here exist in no shipped command or setting: keys of our
@@ -34,6 +34,7 @@ from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.weights import register
 
+KEY = "sk-mythos-of-these-tests"
 TIER = "opus"
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -53,8 +54,8 @@ def byte_tokenizer() -> bytes:
     return tokenizer.to_str().encode()
 
 
-def tiny_family() -> Family:
-    """One tier. Its short `max_output` keeps a model that does not know when to stop from going on."""
+def tiny_family(max_output: int) -> Family:
+    """One tier. A short `max_output`, in tokens, ends the answers of a model that does not know when to."""
     config = ModelConfig(
         vocab=256 + len(CONTROL),
         layers=2,
@@ -75,7 +76,7 @@ def tiny_family() -> Family:
         price=Price(0.0, 0.0),
         sampling=SamplingDefaults(temperature=0.0),
         context=CONTEXT,
-        max_output=256,
+        max_output=max_output,
     )
     return Family("tiny", "for tests of clients", "none", (tier,))
 
@@ -100,6 +101,7 @@ def deployed(
     aliases: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     damage: bool = False,
+    max_output: int = 256,
 ) -> Iterator[tuple[Service, str]]:
     """The service of a new home under `place`, and its base URL while it runs.
 
@@ -110,7 +112,7 @@ def deployed(
         directory.mkdir(mode=0o700, parents=True)
     store = Store.open(home)
     clock = Clock(lambda: last_time(store))
-    family = tiny_family()
+    family = tiny_family(max_output)
     tier = family.tiers[0]
     tensors = to_int8(random_model(tier.config)).state_dict()
     root = write_weights(home.path / "weights", tier.config, tensors, byte_tokenizer(), TEMPLATE)
