@@ -33,6 +33,11 @@ class OpenVINO:
         scheduler.max_num_seqs = STREAMS
         scheduler.cache_size = CACHE_GB
         properties = {"INFERENCE_NUM_THREADS": request["threads"], "enable_save_ov_model": True}
+        for name, value in request.get("settings", {}).items():  # of trials.py
+            if hasattr(scheduler, name):
+                setattr(scheduler, name, value)
+            else:
+                properties[name] = value
         with tempfile.TemporaryDirectory() as folder:
             # It writes the model as converted beside the file: that says how many bytes its weights have.
             file = Path(folder) / "model.gguf"

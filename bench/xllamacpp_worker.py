@@ -30,6 +30,8 @@ class Xllamacpp:
         params.cache_ram_mib = 0
         params.cache_idle_slots = False
         params.verbosity = 0
+        for name, value in request.get("settings", {}).items():  # of trials.py
+            setattr(params, name, value)
         self._server = xllamacpp.Server(params)
         return {
             "versions": {"xllamacpp": xllamacpp.__version__},

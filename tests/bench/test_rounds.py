@@ -16,7 +16,7 @@ from mythos.cli import bench_rounds
 from mythos.cli.bench import CHECKOUT, PEERS, choose, peer_arms, peer_packages, quiet_or_refuse, worker
 from mythos.cli.bench_measure import Case, cases
 from mythos.cli.bench_report import report
-from mythos.cli.bench_rounds import OURS, Arm, Bench, Step, noise, results
+from mythos.cli.bench_rounds import OURS, Arm, Bench, Step, all_results, noise
 from mythos.cli.output import CommandError, Exit
 from tests.bench.toys import toy
 
@@ -52,7 +52,7 @@ def record(arms: list[Arm], steps: list[Step]) -> dict:
         "rounds": 2,
         "arms": [{"name": a.name, "failed": a.failed, "peak_bytes": None, **a.about} for a in arms],
         "skipped": {"another": "not installed; make bench-peers"},
-        "metrics": [results(metric, steps) for case in CASES for metric in case.metrics],
+        "metrics": all_results(CASES, steps),
         "noise": noise(steps),
         "steps": [asdict(step) for step in steps],
     }

@@ -125,7 +125,7 @@ def test_no_5xx_over_http(live, path, data):
     if isinstance(body, dict) and isinstance(body.get("max_tokens"), int):
         body["max_tokens"] = min(body["max_tokens"], 4)
     with live.http() as http:
-        got = http.post(path, content=json.dumps(body, allow_nan=False, ensure_ascii=True).encode())
+        got = http.post(path, content=json.dumps(body).encode())
     assert got.status_code in (200, 400, 404), got.text
     if got.status_code != 200:
         assert got.json()["error"]["message"]

@@ -19,7 +19,7 @@ import typer
 from mythos.cli import bench_machine as machine
 from mythos.cli.bench_measure import Case, cases
 from mythos.cli.bench_protocol import NotInstalled, Worker, WorkerError
-from mythos.cli.bench_rounds import BUSY, OURS, Arm, Bench, Step, noise, results
+from mythos.cli.bench_rounds import BUSY, OURS, Arm, Bench, Step, all_results, noise
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show, use_json
 from mythos.spec.family import Family, Tier, TierState
@@ -128,7 +128,7 @@ def run(
         "rounds": rounds,
         "arms": [{"name": arm.name, "failed": arm.failed, **arm.about} for arm in bench.arms],
         "skipped": skipped,
-        "metrics": [results(metric, steps) for case in chosen for metric in case.metrics],
+        "metrics": all_results(chosen, steps),
         "noise": noise(steps),
         "steps": [asdict(step) for step in steps],
     }

@@ -118,26 +118,34 @@ def by_server(ours: Arm, tier: str, texts: Sequence[str], tokens: int, lengths: 
     return seconds
 
 
-def results(metric: Metric, steps: Sequence[Step]) -> dict[str, Any]:
-    """Each arm's figures over the measured rounds, and for each other arm how many times as fast ours was.
+def results(metric: Metric, steps: Sequence[Step], reference: str) -> dict[str, Any]:
+    """Each arm's figures over the measured rounds; for each other, how many times as fast `reference` was.
 
-    Where server and engine are compared, the ratio is how many times as long the server took.
+    For the server, with the engine as reference, that is how many times as long the server took.
     """
     values: dict[str, dict[int, float]] = {}
     for step in steps:
         if step.round and metric.name in step.figures:
             values.setdefault(step.arm, {})[step.round] = step.figures[metric.name]
-    first = OURS if OURS in values else ENGINE
     ratios = {
-        name: faster(metric, values[first], rounds)
+        name: faster(metric, values.get(reference, {}), rounds)
         for name, rounds in values.items()
-        if name != first and first in values
+        if name != reference
     }
     return {
         **asdict(metric),
         "arms": {name: summary(list(rounds.values())) for name, rounds in values.items()},
         "ratios": {name: summary(ratio) for name, ratio in ratios.items() if ratio},
     }
+
+
+def all_results(cases: Sequence[Case], steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """`results` of everything measured, our engine as the reference."""
+    return [
+        results(metric, steps, ENGINE if case.kind == "server" else OURS)
+        for case in cases
+        for metric in case.metrics
+    ]
 
 
 def noise(steps: Sequence[Step]) -> dict[str, Any]:
