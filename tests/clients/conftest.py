@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report
-from deployment import KEY, deployed
-from environments import CACHE, ROOT, Unavailable, clean_environment, python_client
 
 from mythos.serve.settings import Limits, Settings
+from tests.clients import report
+from tests.clients.deployment import KEY, deployed
+from tests.clients.environments import CACHE, ROOT, Unavailable, clean_environment, python_client
 
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 FOUND = pytest.StashKey[list[tuple[str, str, str]]]()

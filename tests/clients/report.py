@@ -1,14 +1,14 @@
 """Writes the tables of docs/reference/compatibility.md from what the last `make test-clients` left.
 
-python tests/clients/report.py
+python -m tests.clients.report
 """
 
 import json
 import sys
 from collections.abc import Iterable
 
-from environments import RESULTS, ROOT
-from suites import SUITES, Outcome, Suite, explanations, read_results
+from tests.clients.environments import RESULTS, ROOT
+from tests.clients.suites import SUITES, Outcome, Suite, explanations, read_results
 
 DOCUMENT = ROOT / "docs" / "reference" / "compatibility.md"
 CLIENTS = RESULTS / "clients.json"

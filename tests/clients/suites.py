@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from environments import RESULTS, clean_environment, python_client, python_source
+from tests.clients.environments import RESULTS, clean_environment, python_client, python_source
 
 EXPLAINED = Path(__file__).resolve().parent / "explained.toml"
 

@@ -2,11 +2,14 @@
 
 import json
 import platform
+import re
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
-from environments import Unavailable, clean_environment, npm_client
+
+from tests.clients.environments import Unavailable, clean_environment, npm_client
 
 pytestmark = pytest.mark.clients
 
@@ -31,13 +34,14 @@ def program() -> Path:
 
 @pytest.fixture
 def claude(program: Path, pocket: dict[str, str], tmp_path: Path):
-    """claude(*arguments) is the JSON that it prints; its home and working directory are empty ones."""
+    """claude(*arguments) is the last JSON that it prints; its home and working directory are empty ones."""
     work = tmp_path / "work"
     work.mkdir()
 
-    def run(*arguments: str, question: str = QUESTION) -> dict:
+    def run(*arguments: str, question: str = QUESTION, bare: bool = True, form: str = "json") -> dict:
+        options = ["--bare"] * bare + ["--output-format", form, *arguments]
         done = subprocess.run(
-            [program, "--bare", "-p", question, "--output-format", "json", *arguments],
+            [program, "-p", question, *options],
             cwd=work,
             env=clean_environment(**pocket, HOME=str(tmp_path)),
             stdin=subprocess.DEVNULL,
@@ -46,7 +50,8 @@ def claude(program: Path, pocket: dict[str, str], tmp_path: Path):
             timeout=300,
         )
         assert done.stdout, done.stderr
-        return json.loads(done.stdout)
+        *_, last = done.stdout.splitlines()
+        return json.loads(last)
 
     return run
 
@@ -57,6 +62,31 @@ def test_answer(claude):
     assert "Paris" in told["result"]
     assert told["stop_reason"] == "end_turn" and told["num_turns"] == 1
     assert told["modelUsage"]["opus"]["outputTokens"] == told["usage"]["output_tokens"] > 0
+
+
+def refused(pocket: dict[str, str]) -> float:
+    """How many requests the server has answered with a 4xx."""
+    asked = urllib.request.Request(
+        f"{pocket['ANTHROPIC_BASE_URL']}/metrics", headers={"x-api-key": pocket["ANTHROPIC_API_KEY"]}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        page = answer.read().decode()
+    counts = re.findall(r'^mythos_http_requests_total\{status="4\d\d".*\} (\S+)$', page, re.MULTILINE)
+    return sum(map(float, counts))
+
+
+def test_a_session_that_shows_its_events_is_never_refused(claude, pocket):
+    """It asks for more than one that prints its result only, and tries again without when it is refused."""
+    before = refused(pocket)
+    told = claude("--model", "opus", "--verbose", form="stream-json")
+    assert told["type"] == "result" and told["is_error"] is False and "Paris" in told["result"]
+    assert refused(pocket) == before
+
+
+def test_its_whole_prompt_does_not_fit(claude):
+    """Without --bare it sends some 12,000 tokens; what `mythos env` says of the tier lets it see that."""
+    told = claude("--model", "opus", bare=False)
+    assert told["is_error"] is True and told["result"].startswith("Prompt is too long")
 
 
 def test_the_long_prompt_is_read_once(claude):

@@ -6,11 +6,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from deployment import KEY, TIER, deployed
-from suites import SUITES
 
 from mythos.serve.app import ENDPOINTS
 from mythos.serve.settings import Settings
+from tests.clients.deployment import KEY, TIER, deployed
+from tests.clients.suites import SUITES
 
 VENDOR_KEYS = [key for suite in SUITES for key in suite.keys]
 MODES = {

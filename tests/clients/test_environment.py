@@ -3,7 +3,8 @@
 import subprocess
 
 import pytest
-from environments import Unavailable, clean_environment, python_client
+
+from tests.clients.environments import Unavailable, clean_environment, python_client
 
 pytestmark = pytest.mark.clients
 

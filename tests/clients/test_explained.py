@@ -1,7 +1,8 @@
 """What counts as explained: exactly the failures that are listed, for the reason that is given."""
 
 import pytest
-from suites import SUITES, Explanation, Outcome, compare, explanations
+
+from tests.clients.suites import SUITES, Explanation, Outcome, compare, explanations
 
 EXPECTED = [Explanation("s", "a.py", "not built", "", "code: 404", ("test_one", "test_two"))]
 SOUND = [

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environments import Unavailable, clean_environment, python_client
+
+from tests.clients.environments import Unavailable, clean_environment, python_client
 
 pytestmark = pytest.mark.clients
 

@@ -4,7 +4,8 @@ import json
 
 import jsonschema
 import pytest
-from test_anthropic_sdk import CITY, WEATHER
+
+from tests.clients.test_anthropic_sdk import CITY, WEATHER
 
 pytestmark = pytest.mark.clients
 

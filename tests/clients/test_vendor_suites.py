@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
-import report
-from environments import Unavailable
-from suites import SUITES, Suite, compare, explanations, run_suite
+
+from tests.clients import report
+from tests.clients.deployment import TIER, deployed
+from tests.clients.environments import Unavailable
+from tests.clients.suites import SUITES, Suite, compare, explanations, run_suite
 
 pytestmark = pytest.mark.clients
 
 
 @pytest.fixture(scope="module")
 def vendor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from deployment import TIER, deployed
 
     keys = [key for suite in SUITES for key in suite.keys]
     aliases = {name: TIER for suite in SUITES for name in suite.models}
@@ -29,4 +30,4 @@ def test_exactly_the_explained_tests_fail(suite: Suite, vendor_server: str):
     wrong = compare(outcomes, explanations(suite))
     assert not wrong, "\n".join(wrong)
     table = report.suite_table(suite, outcomes)
-    assert table in report.DOCUMENT.read_text(), "python tests/clients/report.py writes the new table"
+    assert table in report.DOCUMENT.read_text(), "python -m tests.clients.report writes the new table"

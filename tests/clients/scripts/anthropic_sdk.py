@@ -83,7 +83,7 @@ def all_fields():
         "output_config": {"effort": "low", "format": {"schema": {"foo": "bar"}, "type": "json_schema"}},
         "service_tier": "auto",
         "speed": "standard",
-        "thinking": {"type": "adaptive", "display": "summarized"},
+        "thinking": {"type": "adaptive", "display": "updates"},  # as a newer client asks
         "tools": [
             {
                 **WEATHER,
