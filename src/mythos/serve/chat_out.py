@@ -8,10 +8,11 @@ from starlette.types import Receive, Send
 
 from mythos.engine.request import Delta, Done, Finish, TokenLogprob
 from mythos.records.ids import new_id
-from mythos.serve.answer import Answer, attended, failure, paced, start_stream, within, written
+from mythos.serve import streaming
+from mythos.serve.answer import Answer, attended, failure, written
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
-from mythos.serve.errors import ApiError, Dialect, envelope
+from mythos.serve.errors import Dialect
 
 _FINISH_REASONS = {
     Finish.END: "stop",
@@ -109,41 +110,20 @@ def _calls(parts: list[Part]) -> list[dict[str, Any]]:
 
 
 async def answer_stream(answer: Answer, receive: Receive, send: Send) -> None:
-    """The answer as chunks. An error before the first one is raised; a later one is a chunk with `error`."""
-    stream = _Stream(answer)
-    async with attended(answer, receive):
-        await written(answer)
-        async for event in paced(answer):
-            out = b": waiting\n\n" if event is None else b""
-            if isinstance(event, Delta):
-                out = stream.delta(event)
-            if not stream.begun:
-                if isinstance(event, Done) and (error := failure(answer)) is not None:
-                    raise error
-                await start_stream(send)
-                out = stream.start() + out
-            if out:
-                await within(answer, send({"type": "http.response.body", "body": out, "more_body": True}))
-    try:
-        error = failure(answer)
-        await written(answer)
-    except ApiError as raised:
-        error = raised
-    if error is None:
-        out = stream.end()
-    else:
-        out = b"data: " + envelope(error, Dialect.OPENAI, answer.call.request_id) + b"\n\n"
-    await within(answer, send({"type": "http.response.body", "body": out, "more_body": False}))
+    await streaming.answer_stream(answer, _Stream(answer), receive, send)
 
 
 class _Stream:
     """The bytes of one stream's chunks."""
 
+    idle = b": waiting\n\n"
+    error = b"data: "
+    dialect = Dialect.OPENAI
+
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._parser = CallParser() if answer.asked.calls_possible else None
         self._calls = 0
-        self.begun = False
         head = {
             "id": new_id("chatcmpl"),
             "object": "chat.completion.chunk",
@@ -159,7 +139,6 @@ class _Stream:
         self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[{"index":0,"delta":'
 
     def start(self) -> bytes:
-        self.begun = True
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def delta(self, event: Delta) -> bytes:

@@ -12,10 +12,11 @@ from starlette.types import Receive, Send
 
 from mythos.engine.request import Delta, Done, Finish
 from mythos.records.ids import new_id
-from mythos.serve.answer import Answer, attended, failure, paced, start_stream, within, written
+from mythos.serve import streaming
+from mythos.serve.answer import Answer, attended, failure, written
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
-from mythos.serve.errors import ApiError, Dialect, envelope
+from mythos.serve.errors import Dialect
 
 _STOP_REASONS = {
     Finish.END: "end_turn",
@@ -117,38 +118,15 @@ def _blocks(parts: list[Part]) -> list[dict[str, Any]]:
 
 
 async def answer_stream(answer: Answer, receive: Receive, send: Send) -> None:
-    """The answer as server-sent events. An error before the first one is raised; a later one is an event."""
-    stream = _Stream(answer)
-    async with attended(answer, receive):
-        await written(answer)
-        async for event in paced(answer):
-            if event is None:
-                out = b'event: ping\ndata: {"type":"ping"}\n\n'
-            elif isinstance(event, Delta):
-                out = stream.delta(event.text)
-            else:
-                out = b""
-            if not stream.begun:
-                if isinstance(event, Done) and (error := failure(answer)) is not None:
-                    raise error
-                await start_stream(send)
-                out = stream.start() + out
-            if out:
-                await within(answer, send({"type": "http.response.body", "body": out, "more_body": True}))
-    try:
-        error = failure(answer)
-        await written(answer)
-    except ApiError as raised:
-        error = raised
-    if error is None:
-        out = stream.end()
-    else:
-        out = b"event: error\ndata: " + envelope(error, Dialect.ANTHROPIC, answer.call.request_id) + b"\n\n"
-    await within(answer, send({"type": "http.response.body", "body": out, "more_body": False}))
+    await streaming.answer_stream(answer, _Stream(answer), receive, send)
 
 
 class _Stream:
     """The bytes of one stream's events."""
+
+    idle = b'event: ping\ndata: {"type":"ping"}\n\n'
+    error = b"event: error\ndata: "
+    dialect = Dialect.ANTHROPIC
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -156,16 +134,14 @@ class _Stream:
         self._index = -1
         self._open = ""  # the kind of the open block
         self._called = False
-        self.begun = False
 
     def start(self) -> bytes:
-        self.begun = True
         return _event("message_start", {"message": _message(self._answer, [])})
 
-    def delta(self, text: str) -> bytes:
+    def delta(self, event: Delta) -> bytes:
         if self._parser is None:
-            return self._text(text)
-        return b"".join(self._part(part) for part in self._parser.feed(text))
+            return self._text(event.text)
+        return b"".join(self._part(part) for part in self._parser.feed(event.text))
 
     def _part(self, part: Part) -> bytes:
         kind, piece = part
