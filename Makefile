@@ -41,7 +41,7 @@ test-all: setup-dev
 	@$(IN) $(BIN)/python -m pytest -m "" $(ARGS)
 
 test-clients: setup-dev
-	@$(IN) $(BIN)/python -m pytest -m clients $(ARGS)
+	@$(IN) $(BIN)/python -m pytest -m clients -rs $(ARGS)
 
 lint: setup-dev
 	@$(IN) $(BIN)/ruff check .

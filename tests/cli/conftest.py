@@ -1,6 +1,7 @@
 """The real `mythos` as a subprocess, with a home and keys of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,10 +46,10 @@ def mythos(home: dict[str, str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A home in which everything is built that can be, for tests that only read it."""
+def built(opus_home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A copy of the shared home with the real opus tier, for the tests of this directory to write to."""
     place = tmp_path_factory.mktemp("built")
     home = {"MYTHOS_HOME": str(place / "home"), "MYTHOS_KEYS": str(place / "keys")}
-    done = runner(home)("build", timeout=600)
-    assert done.returncode == 0, done.stderr
+    for name, path in home.items():
+        shutil.copytree(opus_home[name], path, ignore=shutil.ignore_patterns("*.gguf"))
     return home

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mythos.cli.client import Server, ask, healthy, tiers
+from mythos.cli.client import Answer, Server, ask, healthy, tiers
 from mythos.cli.output import CommandError, Exit
 
 
@@ -60,6 +60,15 @@ def test_an_answer_arrives_in_pieces(answering):
     assert pieces == ["Pa", "ris"] and answer.text == "Paris" and answer.finish == "stop"
     assert (answer.prompt_tokens, answer.cached_tokens, answer.tokens) == (9, 4, 2)
     assert 0 < answer.first_token <= answer.seconds
+
+
+def test_speed_leaves_out_the_wait_unless_all_came_at_once():
+    def answer(tokens: int, first: float, seconds: float) -> Answer:
+        return Answer("t", "", "stop", 9, 0, tokens, first, seconds)
+
+    assert answer(11, 1.0, 2.0).speed == pytest.approx(10)
+    assert answer(10, 1.0, 1.0001).speed == pytest.approx(10, rel=0.01)
+    assert answer(1, 0.5, 0.5).speed == 2 and answer(0, 0.5, 0.5).speed == 0
 
 
 @pytest.mark.parametrize("body", [b"", events(piece("Pa")), events(piece("Pa"))[:-9]])

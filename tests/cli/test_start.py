@@ -1,11 +1,14 @@
 """Start-up, exit codes and the form of errors: the real command as a subprocess."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from .conftest import COMMAND, clean_env
 
 
 def test_help_loads_nothing_heavy():
@@ -95,3 +98,19 @@ def test_completion_names_families_and_tiers(mythos):
     for words, expected in [("mythos models ", "pocket"), ("mythos chat ", "capybara")]:
         env = {"_MYTHOS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}
         assert expected in mythos(env=env).stdout.split()
+
+
+def test_a_failed_download_has_its_own_code(mythos, tmp_path):
+    env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
+    done = mythos("up", "--once", "--json", env=env)
+    assert done.returncode == 6 and json.loads(done.stdout)["code"] == 6 and "cure: " in done.stderr
+
+
+def test_ctrl_c_is_130(home):
+    process = subprocess.Popen(
+        [*COMMAND, "chat", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env(**home)
+    )
+    time.sleep(2.0)  # it waits for stdin by then; earlier the signal ends Python itself with another code
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Traceback" not in shown

@@ -102,8 +102,8 @@ def test_commands(terminal):
 
 def test_ctrl_c_stops_the_answer_not_the_program(terminal):
     terminal.type("Write a very long story about a ship.\r")
-    terminal.wait_for(r"ship\.[^>]*\n")
-    terminal.wait_for(r"\w+ \w+ \w+ \w+")
+    # A word of the answer: the prompt repaints the question, so none that is in it.
+    terminal.wait_for(r"(?i)\b(once|the|there|was|in|it|of)\b")
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("stopped", 20)
     terminal.wait_for(PROMPT)

@@ -255,3 +255,18 @@ def test_damaged_weights_are_not_served(built, tmp_path):
     done = run("doctor", "--json")
     (check,) = (c for c in json.loads(done.stdout)["checks"] if c["name"] == "weights pocket/opus")
     assert done.returncode == 1 and check["status"] == "fail" and "mythos build opus" in check["cure"]
+
+
+@pytest.mark.slow
+def test_decisions_of_another_key_do_not_count(built, tmp_path):
+    """With the operator's key gone nothing is served; `build` renews the decision under the new one."""
+    copy = {"MYTHOS_HOME": str(tmp_path / "home"), "MYTHOS_KEYS": str(tmp_path / "keys")}
+    subprocess.run(["cp", "-a", built["MYTHOS_HOME"], copy["MYTHOS_HOME"]], check=True)
+    run = runner(copy)
+    run("key", "new", "laptop")
+    for command in (["serve"], ["chat"]):
+        done = run(*command, stdin="hello\n")
+        assert done.returncode == 4 and "mythos build opus" in done.stderr
+    assert run("doctor").returncode == 1
+    assert run("build", "opus").returncode == 0
+    assert run("up", "--once").returncode == 0

@@ -1,8 +1,8 @@
 """Other people's clients, at pinned versions, each in a directory of its own under `.cache/clients`.
 
-What is in the cache and complete is used as it is, without a look at the network. Everything fetched is checked
-against the hashes in `locks/`. A registry that cannot be reached, or no longer has a version, is `Unavailable`,
-which the tests say as they skip; a wrong hash is an error.
+What is in the cache and complete is used as it is, without a look at the network. Everything fetched is
+checked against the hashes in `locks/`. A registry that cannot be reached, or no longer has a version, is
+`Unavailable`, which the tests say as they skip; a wrong hash is an error.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "clients"
+RESULTS = CACHE / "results"
 LOCKS = Path(__file__).resolve().parent / "locks"
 STAMP = "complete.sha256"
 

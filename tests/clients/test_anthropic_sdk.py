@@ -72,6 +72,7 @@ def test_fields_without_effect_are_named(seen):
         "inference_geo",
         "output_config.effort",
         "thinking",
+        "thinking.display",
         "tools.allowed_callers",
         "tools.defer_loading",
         "tools.eager_input_streaming",

@@ -4,7 +4,8 @@ import json
 
 import jsonschema
 import pytest
-from test_anthropic_sdk import CITY, WEATHER
+
+from tests.clients.test_anthropic_sdk import CITY, WEATHER
 
 pytestmark = pytest.mark.clients
 
@@ -39,6 +40,26 @@ def test_create(seen, step):
     assert isinstance(choice["message"]["content"], str)
     if step == "create":
         assert completion["request_id"].startswith("req_")
+
+
+def test_fields_without_effect_are_named(seen):
+    completion = seen("all_fields")
+    check_completion(completion)
+    assert set(completion["ignored"]) == {
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "moderation",
+        "prediction",
+        "presence_penalty",
+        "reasoning_effort",
+        "store",
+        "unheard_of",
+        "verbosity",
+        "web_search_options",
+    }
 
 
 @pytest.mark.parametrize("step", ["stream", "stream_async"])

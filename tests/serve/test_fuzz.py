@@ -61,7 +61,7 @@ ALL_MESSAGES = mutants([body for body, _ in MESSAGES.values()])
 ALL_CHATS = mutants([body for body, _ in CHATS.values()])
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(body=ALL_MESSAGES, version=st.sampled_from([OLD_VERSION, NEW_VERSION]), strict=st.booleans())
 def test_M20_M29_any_messages_body_is_read_or_refused(body, version, strict):
     try:
@@ -70,7 +70,7 @@ def test_M20_M29_any_messages_body_is_read_or_refused(body, version, strict):
         assert error.status == 400 and error.message
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(body=ALL_CHATS, strict=st.booleans())
 def test_O1_any_chat_body_is_read_or_refused(body, strict):
     try:
@@ -107,7 +107,7 @@ SCHEMA = st.recursive(
 )
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(schema=SCHEMA | JSON)
 def test_M27_any_schema_compiles_or_is_refused_with_a_place(schema):
     try:
@@ -116,7 +116,7 @@ def test_M27_any_schema_compiles_or_is_refused_with_a_place(schema):
         assert error.reason and (error.path == "" or error.path.startswith("/"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
 def test_no_5xx_over_http(live, path, data):
@@ -125,7 +125,7 @@ def test_no_5xx_over_http(live, path, data):
     if isinstance(body, dict) and isinstance(body.get("max_tokens"), int):
         body["max_tokens"] = min(body["max_tokens"], 4)
     with live.http() as http:
-        got = http.post(path, content=json.dumps(body, allow_nan=False, ensure_ascii=True).encode())
+        got = http.post(path, content=json.dumps(body).encode())
     assert got.status_code in (200, 400, 404), got.text
     if got.status_code != 200:
         assert got.json()["error"]["message"]
@@ -133,14 +133,14 @@ def test_no_5xx_over_http(live, path, data):
         check_stream(got.text)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(noise=st.binary(max_size=200) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_as_a_body(live, noise):
     with live.http() as http:
         assert http.post("/v1/messages", content=noise).status_code == 400
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
 def test_any_text_can_be_asked_and_is_echoed_in_no_header_raw(live, text):
     messages = [{"role": "user", "content": text}]

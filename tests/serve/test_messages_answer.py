@@ -6,9 +6,12 @@ import httpx
 import pytest
 
 from mythos.engine.request import Request, Sampling
+from mythos.records.principal import OPERATOR
 from mythos.serve.settings import Settings
+from mythos.store.weights import revoke_decision
 from tests.serve.live import ENDLESS, ask, serve
 from tests.serve.sse import USAGE_FIELDS, check_stream, events_of
+from tests.tiny import tiny_home
 
 
 def whole(live, **more) -> dict:
@@ -136,6 +139,25 @@ def test_M44_an_error_after_the_first_byte_is_an_event(tiny):
             text += "".join(chunks)
         heard = check_stream(text)
         assert heard.error is not None and heard.error["type"] == "overloaded_error"
+
+
+def test_a_withdrawn_decision_ends_running_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("mythos.serve.answer.RECHECK_SECONDS", 0.05)
+    monkeypatch.setenv("MYTHOS_KEYS", str(tmp_path / "keys"))
+    tiny = tiny_home(tmp_path)
+    with tiny.engine() as engine, serve(tiny, engine) as live:
+        body = ask(stream=True, **ENDLESS)
+        with live.http() as http, http.stream("POST", "/v1/messages", json=body) as got:
+            chunks = got.iter_text()
+            text = next(chunks)
+            decision = tiny.standing().decisions["small"].id
+            revoke_decision(tiny.store, tiny.clock, OPERATOR, decision, "a test")
+            text += "".join(chunks)
+        heard = check_stream(text)
+        assert heard.error is not None and heard.error["type"] == "permission_error"
+        with live.http() as http:
+            assert http.post("/v1/messages", json=ask()).status_code == 403
+            assert http.get("/v1/models").json()["data"] == []
 
 
 def test_M44_an_error_before_the_first_byte_is_a_status(tiny):

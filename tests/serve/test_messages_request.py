@@ -71,8 +71,8 @@ REFUSED = {
     "M21 stops": (ask(stop_sequences="x"), "stop_sequences: Input should be a valid array"),
     "M21 blank stop": (ask(stop_sequences=["  "]), "stop_sequences"),
     "M21 user id": (ask(metadata={"user_id": 3}), "metadata.user_id"),
-    "M21 service tier": (ask(service_tier="gold"), "service_tier"),
-    "M21 speed": (ask(speed="slow"), "speed"),
+    "M21 service tier": (ask(service_tier=1), "service_tier"),
+    "M21 speed": (ask(speed=["fast"]), "speed"),
     "M21 temperature": (ask(temperature=1.5), "temperature: range: 0..1"),
     "M21 system": (ask(system=7), "system"),
     "M21 system block": (ask(system=[{"type": "image"}]), "system.0.type"),
@@ -104,7 +104,7 @@ REFUSED = {
         "must be greater than `thinking.budget_tokens`",
     ),
     "M25 type": (ask(thinking={"type": "hard"}), "thinking.type"),
-    "M25 display": (ask(thinking={"type": "adaptive", "display": "all"}), "thinking.display"),
+    "M25 display": (ask(thinking={"type": "adaptive", "display": 1}), "thinking.display"),
     "M26 any without tools": (ask(tool_choice={"type": "any"}), "tool_choice"),
     "M26 unknown tool": (
         ask(tools=[TOOL], tool_choice={"type": "tool", "name": "x"}),
@@ -128,7 +128,7 @@ REFUSED = {
         "output_config.format.schema/uniqueItems: the keyword `uniqueItems` is not supported",
     ),
     "M27 format": (ask(output_config={"format": {"type": "xml"}}), "output_config.format.type"),
-    "M27 effort": (ask(output_config={"effort": "extreme"}), "output_config.effort"),
+    "M27 effort": (ask(output_config={"effort": 3}), "output_config.effort"),
     "M27 prefill": (
         ask(
             messages=[user(), assistant("{")],
@@ -196,6 +196,7 @@ ACCEPTED = {
         ),
         "speed, inference_geo, container, diagnostics",
     ),
+    "M21 newer values": (ask(service_tier="gold", speed="slow"), "service_tier, speed"),
     "M22 empty arrays": (ask(tools=[], stop_sequences=[], system=[], stream=False), ""),
     "M22 nulls": (ask(tools=None, system=None, tool_choice=None, stream=None, thinking=None), ""),
     "M23 system in the middle": (
@@ -208,6 +209,10 @@ ACCEPTED = {
     "M25 thinking": (ask(max_tokens=2000, thinking={"type": "enabled", "budget_tokens": 1024}), "thinking"),
     "M25 adaptive": (ask(thinking={"type": "adaptive", "display": "omitted"}), "thinking"),
     "M25 disabled": (ask(thinking={"type": "disabled"}), ""),
+    "M25 a newer display": (
+        ask(thinking={"type": "adaptive", "display": "updates"}),
+        "thinking.display, thinking",
+    ),
     "M25 earlier thoughts": (
         ask(
             messages=[user(), assistant([{"type": "thinking", "thinking": "x", "signature": ""}, text("a")])]
@@ -220,6 +225,7 @@ ACCEPTED = {
     ),
     "M26 none": (ask(tools=[TOOL], tool_choice={"type": "none"}), ""),
     "M27 effort": (ask(output_config={"effort": "xhigh"}), "output_config.effort"),
+    "M27 a newer effort": (ask(output_config={"effort": "extreme"}), "output_config.effort"),
     "M28 four breakpoints": (
         ask(messages=[user(*[text("a", cache_control={"type": "ephemeral"}) for _ in range(4)])]),
         "",
@@ -300,6 +306,23 @@ def test_M24_too_long_a_prompt_names_both_numbers(live):
     assert got.status_code == 400 and "prompt is too long: at least" in got.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("same_role", [True, False])
+def test_M20_a_hundred_thousand_messages_are_refused_in_reasonable_time(live, same_role):
+    rows = [user() if same_role or i % 2 == 0 else assistant() for i in range(99_999)]
+    got = post(live, ask(messages=rows))
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+    got = post(live, ask(messages=rows), path="/v1/chat/completions")
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+    assert post(live, ask(messages=[*rows, *rows])).status_code == 400
+
+
+def test_M29_many_tool_calls_are_paired_in_reasonable_time(live):
+    uses = [use(f"id_{i}") for i in range(50_000)]
+    results = [result(f"id_{i}") for i in range(50_000)]
+    got = post(live, ask(tools=[TOOL], messages=[user(), assistant(uses), user(*results)]))
+    assert got.status_code == 400 and "prompt is too long" in got.json()["error"]["message"]
+
+
 def test_1h_the_billing_header_never_reaches_the_model(live):
     def count(**more) -> int:
         return post(live, ask(**more), path="/v1/messages/count_tokens").json()["input_tokens"]
@@ -331,5 +354,7 @@ def test_M5_strict_mode_refuses_what_is_ignored_otherwise(tiny, engine):
         assert got.json()["error"]["message"] == "new_field: Extra inputs are not permitted"
         odd = ask(messages=[user(text("Hi", odd=1))])
         assert "messages.0.content.0.odd" in post(strict, odd).json()["error"]["message"]
+        newer = ask(thinking={"type": "adaptive", "display": "updates"})
+        assert "thinking.display" in post(strict, newer).json()["error"]["message"]
         got = post(strict, ask(), **{"anthropic-beta": "x"})
         assert got.status_code == 400 and "anthropic-beta" in got.json()["error"]["message"]

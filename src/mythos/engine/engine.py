@@ -212,7 +212,9 @@ class Engine:
             free = self._memory_limit - self._held() - loaded.bytes
             tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
             blocks = max(tokens, tier.context + 64) // 64
-            runner = self._runners[root] = Runner(loaded, blocks, self._secret)
+            runner = Runner(loaded, blocks, self._secret)
+            runner.warm_up()
+            self._runners[root] = runner
         runner.last_used = time.monotonic()
         return runner
 

@@ -23,7 +23,7 @@ CALL_CLOSE = "</tool_call>"
 
 # One fixed layout: forced tokens cost the model nothing, and it cannot wander off in blanks.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-# For whoever runs the grammar, too. A mask that needs more (about 10 ms of work) is given up with its request.
+# For whoever runs the grammar, too. A mask that needs more (about 10 ms of work) ends its request.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=500_000,
     step_lexer_fuel=100_000,
@@ -378,7 +378,8 @@ def _locate(root: dict[str, Any], reason: str) -> tuple[str, str]:
     """The deepest place of a faulty schema that is faulty by itself, and what is said of it."""
     shared = {word: root[word] for word in ("$defs", "definitions") if word in root}
     node, path = root, ""
-    for _ in range(MAX_DEPTH):
+    tries = 200  # a faulty schema is not worth more work than that
+    while True:
         children = [
             (child, f"{path}/{_escape(word)}/{_escape(str(key))}" if key != "" else f"{path}/{word}")
             for word, value in node.items()
@@ -386,7 +387,8 @@ def _locate(root: dict[str, Any], reason: str) -> tuple[str, str]:
             for key, child in _children(value, word)
             if isinstance(child, dict)
         ]
-        for child, where in children[:64]:
+        for child, where in children[:tries]:
+            tries -= 1
             alone = f"start: {_json_rule({**shared, **child})}\n"
             fault = _fault(LLMatcher.grammar_from_lark(alone))
             if fault is not None:
@@ -394,7 +396,6 @@ def _locate(root: dict[str, Any], reason: str) -> tuple[str, str]:
                 break
         else:
             return path, reason
-    return path, reason
 
 
 def _children(value: Any, word: str) -> list[tuple[str | int, Any]]:

@@ -58,7 +58,7 @@ class Loader:
         ):
             raise NotAllowed(
                 f"no decision allows loading the weights of {tier.name}.",
-                f"Register them again: mythos build {tier.family} --tier {tier.name}",
+                f"Register them again: mythos build {tier.name} --family {tier.family}",
             )
         files = read_weights(self._home.weights_dir(tier.root), tier.root)
         model = load_served(files.config, files.tensors).eval()

@@ -35,6 +35,18 @@ class Runner:
         self.running: list[Sequence] = []
         self.last_used = 0.0
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Computes a chunk and a token nobody asked for: making kernels takes the first pass a second."""
+        if self.cache.blocks <= BLOCKS_PER_CHUNK:
+            return
+        table = list(range(BLOCKS_PER_CHUNK + 1))  # nobody's yet; whoever gets these blocks writes them first
+        model, rows = self.loaded.model, torch.tensor([0])
+        for start, count in ((0, CHUNK), (CHUNK, 40)):
+            tokens, positions = torch.zeros(count, dtype=torch.long), torch.arange(start, start + count)
+            model(tokens, positions, chunk_attend(self.cache, table, start, count), rows=rows)
+        model(rows, torch.tensor([CHUNK + 40]), decode_attend(self.cache, [table], [CHUNK + 41]))
+
     def fits(self, positions: int) -> bool:
         """Whether a sequence of so many positions could ever run here."""
         return -(-positions // BLOCK) <= self.cache.blocks

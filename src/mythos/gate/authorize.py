@@ -34,7 +34,8 @@ def authorize(
         return _unknown(tier)
 
     if declared.root is None or declared.state is not TierState.BUILT:
-        return Refusal(Reason.NOT_BUILT, True, f"{tier} is declared but not built; run `mythos build {tier}`")
+        message = f"{tier} is declared but not built; {_build(standing, tier)}"
+        return Refusal(Reason.NOT_BUILT, True, message)
     if decision is None:
         return _no_decision(standing, tier)
     if not math.isfinite(now) or now < decision.issued_at - TOLERANCE:
@@ -87,9 +88,13 @@ def _names(decision: Handling, principal: Principal) -> bool:
 def _no_decision(standing: Standing, tier: str) -> Refusal:
     fault = standing.faults.get(tier)
     if fault is None:
-        return Refusal(Reason.NO_DECISION, True, f"no decision allows {tier}; run `mythos build {tier}`")
-    message = f"the decision on {tier} does not hold: {fault}; run `mythos build {tier}` to issue a new one"
+        return Refusal(Reason.NO_DECISION, True, f"no decision allows {tier}; {_build(standing, tier)}")
+    message = f"the decision on {tier} does not hold: {fault}; {_build(standing, tier)} to issue a new one"
     return Refusal(Reason.BAD_SIGNATURE, True, message)
+
+
+def _build(standing: Standing, tier: str) -> str:
+    return f"run `mythos build {tier} --family {standing.family.name}`"
 
 
 def _unknown(tier: str) -> Refusal:

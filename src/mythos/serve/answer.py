@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from mythos.engine.request import (
     Sampling,
     Stopping,
 )
+from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
@@ -36,8 +38,12 @@ from mythos.store.usage import UsageRow
 if TYPE_CHECKING:
     from mythos.engine.generation import Generation
 
+log = logging.getLogger("mythos.serve")
+
 # Characters of a prompt per token of context beyond which it cannot fit and is not tokenised whole.
 _CHARS_PER_TOKEN = 64
+RECHECK_SECONDS = 1.0  # how often a running answer's permit is looked at again
+MAX_TOOLS_BYTES = 2**20  # of all tools' schemas together
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,14 @@ class Answer:
     call: Call
     asked: Asked
     tier: Tier
+    permit: Permit
     prompt_tokens: int
     generation: "Generation"
     recorded: "Future[None] | None"
     done: Done | None = None
     gone: bool = False  # the client has left
-    first_text: float = 0.0
-    _watch: "asyncio.Task[None] | None" = field(default=None)
+    withdrawn: bool = False  # the permit no longer holds
+    first_text: float = 0.0  # seconds from the request
 
     async def events(self) -> AsyncIterator[Event]:
         """The engine's events; every one read is accounted for, to the last."""
@@ -92,7 +99,13 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
         raise refused(permit, asked.model)
     tier = service.tier(permit)
     grammar = _grammar(asked)
-    tokenizer, template = service.texts(permit)
+    try:
+        tokenizer, template = service.texts(permit)
+    except Stopping:
+        raise _stopping() from None
+    except MythosError as error:
+        log.error("%s: the weights of %s: %s", call.request_id, permit.tier, error)
+        raise ApiError(500, "the model cannot be loaded; the server's log says why", code="load") from None
     messages = messages_of(asked)
     _check_length(sum(len(m["content"]) for m in messages) + len(asked.prefill), tier, messages, tokenizer)
     try:
@@ -125,7 +138,9 @@ def too_long(tokens: str, tier: Tier) -> ApiError:
 
 
 def _check_length(chars: int, tier: Tier, messages: list[dict[str, str]], tokenizer: Tokenizer) -> None:
-    """Refuse a prompt that cannot fit without tokenising all of it."""
+    """Refuse a prompt that cannot fit without rendering and tokenising all of it."""
+    if len(messages) >= tier.context:  # each costs a token or more
+        raise too_long(f"at least {len(messages)}", tier)
     limit = tier.context * _CHARS_PER_TOKEN
     if chars <= limit:
         return
@@ -142,6 +157,8 @@ def _grammar(asked: Asked) -> str | None:
     if not asked.calls_possible and asked.schema is None:
         return None
     key = orjson.dumps([[t.name, t.schema] for t in asked.tools] if asked.calls_possible else [])
+    if len(key) > MAX_TOOLS_BYTES:
+        raise bad("tools", f"their schemas are longer than {MAX_TOOLS_BYTES} bytes")
     output = None if asked.schema is None else orjson.dumps(asked.schema)
     try:
         return _compiled(key, asked.choice, asked.parallel, output)
@@ -150,7 +167,7 @@ def _grammar(asked: Asked) -> str | None:
         raise bad(path, reason, code="unsupported_schema") from None
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _compiled(tools: bytes, choice: str, parallel: bool, output: bytes | None) -> str:
     shapes = [ToolShape(name, schema) for name, schema in orjson.loads(tools)]
     schema = None if output is None else orjson.loads(output)
@@ -176,7 +193,7 @@ async def begin(call: Call, asked: Asked) -> Answer:
     service = call.service
     call.action = "answer"
     if service.draining:
-        raise ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        raise _stopping()
     ready = await prepare(call, asked, Action.ANSWER)
     tier = ready.tier
     if asked.model != tier.name:
@@ -188,18 +205,8 @@ async def begin(call: Call, asked: Asked) -> Answer:
         call.note("mythos-clamped", [f"max_tokens={max_tokens}"])
     org = call.caller.org
     service.limits.begin(org, len(ready.prompt))
+    generation = None
     try:
-        recorded = service.recorder.attempt(
-            call.caller,
-            "answer",
-            "permitted",
-            receipt=call.receipt,
-            request=call.request_id,
-            tier=tier.name,
-            root=ready.permit.root,
-            decision=ready.permit.decision,
-        )
-        call.recorded = True
         generation = service.engine.submit(
             ready.permit,
             Request(
@@ -211,20 +218,37 @@ async def begin(call: Call, asked: Asked) -> Answer:
                 logprobs=asked.logprobs,
             ),
         )
-    except BaseException as error:
+        recorded = service.recorder.attempt(
+            call.caller,
+            "answer",
+            "permitted",
+            receipt=call.receipt,
+            request=call.request_id,
+            tier=tier.name,
+            root=ready.permit.root,
+            decision=ready.permit.decision,
+        )
+    except Exception as error:
+        if generation is not None:
+            generation.cancel()
         service.limits.end(org, len(ready.prompt), 0)
         raise _engine_refusal(error) from error
+    call.recorded = True
     service.running.add(generation)
     service.metrics.running.inc()
-    return Answer(call, asked, tier, len(ready.prompt), generation, recorded)
+    return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, recorded)
 
 
-def _engine_refusal(error: BaseException) -> BaseException:
+def _stopping() -> ApiError:
+    return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+
+
+def _engine_refusal(error: Exception) -> Exception:
     if isinstance(error, Overloaded):
         wait = str(max(1, round(error.retry_after)))
         return ApiError(529, "Overloaded", code="overloaded", headers={"retry-after": wait})
     if isinstance(error, Stopping):
-        return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        return _stopping()
     if isinstance(error, InvalidRequest):
         return ApiError(400, str(error), code="invalid_request")
     if isinstance(error, PermissionError):
@@ -298,24 +322,46 @@ async def written(answer: Answer) -> None:
 
 @contextlib.asynccontextmanager
 async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
-    """Cancels the generation when the client leaves or the block fails; reads it to its end in any case."""
+    """Cancels the generation when the client leaves, the permit ends or the block fails.
 
-    async def watch() -> None:
+    It is read to its last event in any case, so that what it used is counted.
+    """
+
+    async def watch_client() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         answer.gone = True
         answer.generation.cancel()
 
-    task = asyncio.create_task(watch())
+    async def watch_permit() -> None:
+        await asyncio.sleep(RECHECK_SECONDS)
+        while await _still_permitted(answer):
+            await asyncio.sleep(RECHECK_SECONDS)
+        answer.withdrawn = True
+        answer.generation.cancel()
+
+    tasks = [asyncio.create_task(watch_client()), asyncio.create_task(watch_permit())]
     try:
         yield
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
         if answer.done is None:
             answer.generation.cancel()
             rest = asyncio.create_task(_read_out(answer))
             answer.call.service.reading_out.add(rest)
             rest.add_done_callback(answer.call.service.reading_out.discard)
+
+
+async def _still_permitted(answer: Answer) -> bool:
+    if answer.permit.expires_at <= time.time():
+        return False
+    service = answer.call.service
+    try:
+        now = await asyncio.to_thread(service.decide, answer.call.caller, Action.ANSWER, answer.tier.name)
+    except Exception:  # what is needed to decide is not there: the answer is no
+        return False
+    return isinstance(now, Permit) and now.root == answer.permit.root
 
 
 async def _read_out(answer: Answer) -> None:
@@ -339,8 +385,10 @@ def failure(answer: Answer) -> ApiError | None:
     done = answer.done
     if answer.gone:
         raise ClientGone
+    if answer.withdrawn:
+        return ApiError(403, "the decision that allowed this answer was withdrawn", code="withdrawn")
     if done is None or done.finish is Finish.CANCELLED:
-        return ApiError(529, "the server is shutting down", headers={"retry-after": "5"})
+        return _stopping()
     if done.finish is Finish.FAILED:
         said = done.error or ""
         if said.startswith("grammar:"):

@@ -17,6 +17,7 @@ from mythos.records.permit import Action, Refusal
 from mythos.records.principal import is_operator
 from mythos.serve import chat_out, messages_out
 from mythos.serve.answer import begin, note_betas, prepare, refused
+from mythos.serve.asked import Asked
 from mythos.serve.call import Call, call_of, respond
 from mythos.serve.chat_in import read_chat
 from mythos.serve.errors import ApiError, Dialect
@@ -78,19 +79,22 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
 
 async def _messages(call: Call, receive: Receive, send: Send) -> None:
     call.action = "answer"
-    version, body = _version(call), await call.json(receive)
-    asked = read_messages(body, version, call.service.settings.strict, sampling_allowed=_may_sample(call))
+    asked = await _read_messages(call, receive, counting=False)
     note_betas(call, asked)
     answer = await begin(call, asked)
     out = messages_out.answer_stream if asked.stream else messages_out.answer_whole
     await out(answer, receive, send)
 
 
+async def _read_messages(call: Call, receive: Receive, counting: bool) -> Asked:
+    version, strict = _version(call), call.service.settings.strict
+    allowed = call.caller.attributes.get(SAMPLING_ATTRIBUTE) == "allowed"
+    return await call.read(receive, lambda body: read_messages(body, version, strict, counting, allowed))
+
+
 async def _count_tokens(call: Call, receive: Receive, send: Send) -> None:
     call.action = "count"
-    version, body = _version(call), await call.json(receive)
-    strict = call.service.settings.strict
-    asked = read_messages(body, version, strict, counting=True, sampling_allowed=_may_sample(call))
+    asked = await _read_messages(call, receive, counting=True)
     note_betas(call, asked)
     ready = await prepare(call, asked, Action.COUNT)
     call.note("mythos-ignored", asked.ignored)
@@ -99,7 +103,7 @@ async def _count_tokens(call: Call, receive: Receive, send: Send) -> None:
 
 async def _chat(call: Call, receive: Receive, send: Send) -> None:
     call.action = "answer"
-    asked = read_chat(await call.json(receive), call.service.settings.strict)
+    asked = await call.read(receive, lambda body: read_chat(body, call.service.settings.strict))
     answer = await begin(call, asked)
     out = chat_out.answer_stream if asked.stream else chat_out.answer_whole
     await out(answer, receive, send)
@@ -150,10 +154,6 @@ async def _openapi(call: Call, receive: Receive, send: Send) -> None:
 
 def _version(call: Call) -> str:
     return wire_version(call.header("anthropic-version"), call.service.settings.require_version)
-
-
-def _may_sample(call: Call) -> bool:
-    return call.caller.attributes.get(SAMPLING_ATTRIBUTE) == "allowed"
 
 
 ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (

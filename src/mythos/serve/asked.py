@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -72,13 +73,8 @@ def messages_of(asked: Asked) -> list[dict[str, str]]:
 
 def merged(turns: Sequence[Turn]) -> list[Turn]:
     """Neighbours of one role become one turn."""
-    out: list[Turn] = []
-    for turn in turns:
-        if out and out[-1].role == turn.role:
-            out[-1] = Turn(turn.role, "\n\n".join(t for t in (out[-1].text, turn.text) if t))
-        else:
-            out.append(turn)
-    return out
+    groups = groupby(turns, key=lambda turn: turn.role)
+    return [Turn(role, "\n\n".join(turn.text for turn in group if turn.text)) for role, group in groups]
 
 
 def describe_tools(tools: Sequence[Tool]) -> str:

@@ -105,12 +105,14 @@ def _id(row: dict[str, Any], name: str, path: str) -> str:
 
 def block_texts(blocks: list[Block]) -> str:
     """The text of one turn; blocks are told apart by an empty line, tool calls by a line break."""
-    out = ""
-    for before, block in zip([None, *blocks], blocks, strict=False):
-        if out:
-            out += "\n\n" if block.kind == "text" and before is not None and before.kind == "text" else "\n"
-        out += block.text
-    return out
+    parts: list[str] = []
+    before = ""
+    for block in blocks:
+        if before:
+            parts.append("\n\n" if block.kind == before == "text" else "\n")
+        parts.append(block.text)
+        before = block.kind
+    return "".join(parts)
 
 
 def system_text(value: Any, ignored: Ignored) -> str:

@@ -10,17 +10,19 @@ from starlette.types import Receive
 from mythos.serve.errors import ApiError, ClientGone
 from mythos.serve.settings import Settings
 
-_INLINE = 64 * 1024  # larger bodies are parsed off the event loop
+INLINE = 64 * 1024  # larger bodies are parsed off the event loop
 
 
-async def read_json(receive: Receive, headers: dict[bytes, bytes], settings: Settings) -> dict[str, Any]:
-    """The body as a JSON object. ApiError 400, 408 or 413; ClientGone."""
+async def read_json(
+    receive: Receive, headers: dict[bytes, bytes], settings: Settings
+) -> tuple[dict[str, Any], int]:
+    """The body as a JSON object, and its size in bytes. ApiError 400, 408 or 413; ClientGone."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise ApiError(400, "content-encoding: compressed request bodies are not accepted")
     body = await _read(receive, headers, settings)
-    if len(body) <= _INLINE:
-        return parse_object(body, settings.json_depth)
-    return await asyncio.to_thread(parse_object, body, settings.json_depth)
+    if len(body) <= INLINE:
+        return parse_object(body, settings.json_depth), len(body)
+    return await asyncio.to_thread(parse_object, body, settings.json_depth), len(body)
 
 
 async def _read(receive: Receive, headers: dict[bytes, bytes], settings: Settings) -> bytes:

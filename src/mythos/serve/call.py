@@ -1,12 +1,15 @@
 """One request on its way through the server, and how to answer it."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from mythos.records.principal import Principal
-from mythos.serve.body import read_json
+from mythos.serve.asked import Asked
+from mythos.serve.body import INLINE, read_json
 from mythos.serve.errors import Dialect, clean
 from mythos.serve.service import Service
 
@@ -52,9 +55,10 @@ class Call:
         if value:
             self.noted.append((header.encode(), value))
 
-    async def json(self, receive: Receive) -> dict[str, Any]:
-        """The body as a JSON object. ApiError, ClientGone."""
-        return await read_json(receive, self.headers, self.service.settings)
+    async def read(self, receive: Receive, check: Callable[[dict[str, Any]], Asked]) -> Asked:
+        """The request in the body. `check` runs off the event loop when the body is large."""
+        body, size = await read_json(receive, self.headers, self.service.settings)
+        return check(body) if size <= INLINE else await asyncio.to_thread(check, body)
 
 
 def _listed(names: list[str]) -> bytes:

@@ -55,11 +55,11 @@ def _row(text: bytes, logprob: float) -> dict[str, Any]:
 
 async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as one completion."""
-    await written(answer)
     parser = CallParser() if answer.asked.calls_possible else None
     parts: list[Part] = []
     logprobs: list[TokenLogprob] = []
     async with attended(answer, receive):
+        await written(answer)
         async for event in answer.events():
             if isinstance(event, Delta):
                 logprobs += event.logprobs
@@ -110,9 +110,9 @@ def _calls(parts: list[Part]) -> list[dict[str, Any]]:
 
 async def answer_stream(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as chunks. An error before the first one is raised; a later one is a chunk with `error`."""
-    await written(answer)
     stream = _Stream(answer)
     async with attended(answer, receive):
+        await written(answer)
         async for event in paced(answer):
             out = b": waiting\n\n" if event is None else b""
             if isinstance(event, Delta):

@@ -79,6 +79,14 @@ class Ignored:
                     raise bad(clean(where), "Extra inputs are not permitted", code="unknown_field")
                 self.name(f"{_plain(path)}.{name}" if path else name)
 
+    def value(self, value: Any, path: str, known: Collection[str]) -> None:
+        """The value of a field without effect here: clients learn new ones before we do, so an unknown one is
+        named. In strict mode it is a 400."""
+        if self._strict:
+            one_of(value, path, known)
+        elif as_str(value, path) not in known:
+            self.name(path)
+
     def name(self, name: str) -> None:
         """Something known, accepted and not acted upon."""
         if len(self.names) < 256:

@@ -153,7 +153,7 @@ def _read_thinking(body: dict[str, Any], asked: Asked, ignored: Ignored) -> None
         if asked.max_tokens is not None and budget >= asked.max_tokens:
             raise bad("max_tokens", "`max_tokens` must be greater than `thinking.budget_tokens`")
     if given.get("display") is not None:
-        one_of(given["display"], "thinking.display", {"summarized", "omitted"})
+        ignored.value(given["display"], "thinking.display", {"summarized", "omitted"})
     if kind != "disabled":
         ignored.name("thinking")
 
@@ -165,7 +165,7 @@ def _read_output(body: dict[str, Any], asked: Asked, ignored: Ignored) -> None:
     as_object(given, "output_config")
     ignored.unknown(given, {"effort", "format"}, "output_config")
     if given.get("effort") is not None:
-        one_of(given["effort"], "output_config.effort", _EFFORTS)
+        ignored.value(given["effort"], "output_config.effort", _EFFORTS)
         ignored.name("output_config.effort")
     wanted = given.get("format")
     if wanted is not None:
@@ -186,9 +186,11 @@ def _read_rest(body: dict[str, Any], ignored: Ignored) -> None:
         if metadata.get("user_id") is not None and len(as_str(metadata["user_id"], "metadata.user_id")) > 512:
             raise bad("metadata.user_id", "at most 512 characters are allowed")
     if body.get("service_tier") is not None:
-        one_of(body["service_tier"], "service_tier", {"auto", "standard_only"})
-    if body.get("speed") is not None and one_of(body["speed"], "speed", {"standard", "fast"}) == "fast":
-        ignored.name("speed")
+        ignored.value(body["service_tier"], "service_tier", {"auto", "standard_only"})
+    if body.get("speed") is not None:
+        ignored.value(body["speed"], "speed", {"standard", "fast"})
+        if body["speed"] == "fast":
+            ignored.name("speed")
     for name in ("inference_geo", "container", "diagnostics"):
         if body.get(name) is not None:
             ignored.name(name)

@@ -50,10 +50,10 @@ def stop_reason(done: Done, called: bool, unfinished: bool) -> str:
 
 async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as one message."""
-    await written(answer)
     parser = CallParser() if answer.asked.calls_possible else None
     parts: list[Part] = []
     async with attended(answer, receive):
+        await written(answer)
         async for event in answer.events():
             if isinstance(event, Delta):
                 parts += parser.feed(event.text) if parser else [("text", event.text)]
@@ -118,9 +118,9 @@ def _blocks(parts: list[Part]) -> list[dict[str, Any]]:
 
 async def answer_stream(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as server-sent events. An error before the first one is raised; a later one is an event."""
-    await written(answer)
     stream = _Stream(answer)
     async with attended(answer, receive):
+        await written(answer)
         async for event in paced(answer):
             if event is None:
                 out = b'event: ping\ndata: {"type":"ping"}\n\n'

@@ -77,7 +77,7 @@ def _check_system(roles: list[str], i: int) -> None:
 def _check_calls(groups: list[_Group]) -> None:
     """Every tool call is answered first thing in the next user turn, and nothing else is answered."""
     used: set[str] = set()
-    asked: list[str] = []  # ids called in the turn before
+    asked: dict[str, None] = {}  # ids called in the turn before, in order
     for k, group in enumerate(groups):
         answered: set[str] = set()
         for block, place, earlier in zip(group.blocks, group.places, [None, *group.blocks], strict=False):
@@ -98,9 +98,9 @@ def _check_calls(groups: list[_Group]) -> None:
             answered.add(block.id)
         if missing := [i for i in asked if i not in answered]:
             raise _unanswered(groups[k - 1].index, missing)
-        asked = [block.id for block in group.blocks if block.kind == "tool_use"]
+        asked = {block.id: None for block in group.blocks if block.kind == "tool_use"}
     if asked:
-        raise _unanswered(groups[-1].index, asked)
+        raise _unanswered(groups[-1].index, list(asked))
 
 
 def _unanswered(index: int, ids: list[str]) -> ApiError:

@@ -83,7 +83,7 @@ def all_fields():
         "output_config": {"effort": "low", "format": {"schema": {"foo": "bar"}, "type": "json_schema"}},
         "service_tier": "auto",
         "speed": "standard",
-        "thinking": {"type": "adaptive", "display": "summarized"},
+        "thinking": {"type": "adaptive", "display": "updates"},  # as a newer client asks
         "tools": [
             {
                 **WEATHER,
@@ -130,10 +130,12 @@ def stream_helper():
 
 
 async def stream_async():
-    async with AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as own:
-        async with own.messages.stream(model=MODEL, max_tokens=12, messages=ASK) as stream:
-            text = "".join([piece async for piece in stream.text_stream])
-            final = await stream.get_final_message()
+    async with (
+        AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0) as own,
+        own.messages.stream(model=MODEL, max_tokens=12, messages=ASK) as stream,
+    ):
+        text = "".join([piece async for piece in stream.text_stream])
+        final = await stream.get_final_message()
     return {**facts(final), "streamed": text}
 
 

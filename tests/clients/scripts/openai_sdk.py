@@ -65,6 +65,33 @@ def roles():
     return ask(messages=messages, temperature=0, seed=1).to_dict()
 
 
+def all_fields():
+    """What the package's own tests send, where it would change an answer, and a harmless one."""
+    more = {
+        "audio": {"format": "wav", "voice": "alloy"},
+        "frequency_penalty": -2,
+        "function_call": "none",
+        "functions": [{"name": "name"}],
+        "logit_bias": {"foo": 0},
+        "modalities": ["text"],
+        "moderation": {"model": "model"},
+        "prediction": {"content": "string", "type": "content"},
+        "presence_penalty": -2,
+        "prompt_cache_key": "prompt-cache-key-1234",
+        "reasoning_effort": "none",
+        "store": True,
+        "user": "user-1234",
+        "verbosity": "low",
+        "web_search_options": {"search_context_size": "low"},
+        "unheard_of": 1,
+    }
+    response = client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=ASK, max_tokens=12, extra_body=more
+    )
+    ignored = response.headers.get("mythos-ignored", "")
+    return {**response.parse().to_dict(), "ignored": sorted(name.strip() for name in ignored.split(","))}
+
+
 def stream():
     with ask(stream=True, stream_options={"include_usage": True}) as chunks:
         return {"chunks": [chunk.to_dict() for chunk in chunks]}
@@ -173,7 +200,7 @@ def error_503():
     return refusal(lambda: small(base_url=OTHERS["stopping"]))
 
 
-STEPS = [version, create, create_async, roles, stream, stream_async, stream_helper]
+STEPS = [version, create, create_async, roles, all_fields, stream, stream_async, stream_helper]
 STEPS += [tools, tools_stream, tool_result, structured, models]
 STEPS += [error_400, error_401, error_403, error_404, error_413, error_429, error_500, error_503]
 run(STEPS)

@@ -7,7 +7,7 @@ import traceback
 
 
 def run(steps):
-    """`steps`: functions without arguments, plain or async. A step that raises becomes {"raised": traceback}."""
+    """`steps`: functions without arguments, plain or async. One that raises gives {"raised": traceback}."""
     seen = {}
     for step in steps:
         try:
