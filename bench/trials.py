@@ -9,6 +9,7 @@ the worker should be changed. To be run on a quiet machine, like `mythos bench`.
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from mythos.cli import bench_machine as machine
 from mythos.cli.bench import CHECKOUT, peer_packages, prepare, weight_bytes, worker
@@ -54,15 +55,20 @@ def main() -> None:
         for variant, settings in {SET: {}, **VARIANTS[name]}.items():
             process = stack.enter_context(worker(variant, script, machine.cores(), packages))
             arms.append(Arm(variant, process, process.ask("load", **model, settings=settings)))
-        Bench(arms, gauge, tier.config.vocab, tier.name).measure(CASES, rounds, steps)
-    for metric in (metric for case in CASES for metric in case.metrics):
-        found = results(metric, steps, SET)
-        print(f"{metric.title}, {metric.unit}")
-        for variant, values in found["arms"].items():
-            ratio = found["ratios"].get(variant)
-            against = "" if ratio is None else "{median:.2f} ({min:.2f} - {max:.2f})".format(**ratio)
-            print(f"  {variant:24} {values['median']:8.1f}  {against}")
-    print(noise(steps))
+        bench = Bench(arms, gauge, tier.config.vocab, tier.name)
+        for case in CASES:
+            bench.measure([case], rounds, steps)
+            show(results(case.metrics[0], steps, SET))
+    quiet = noise(steps)
+    print(f"{quiet['disturbed']} of {quiet['steps']} steps disturbed")
+
+
+def show(found: dict[str, Any]) -> None:
+    print(f"{found['title']}, {found['unit']}")
+    for variant, values in found["arms"].items():
+        ratio = found["ratios"].get(variant)
+        against = "" if ratio is None else "{median:.2f} ({min:.2f} - {max:.2f})".format(**ratio)
+        print(f"  {variant:24} {values['median']:8.1f}  {against}", flush=True)
 
 
 if __name__ == "__main__":
