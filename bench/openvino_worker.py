@@ -1,9 +1,8 @@
 """The worker of OpenVINO GenAI: the same GGUF file in its continuous-batching pipeline.
 
-Prompts go in as token ids and tokens come out as ids: it makes no text, which the others do. Settings were
-chosen by interleaved trials (docs/reference/bench.md): its defaults for precision (bf16 products where the
-processor has them, activations quantised per group of 32) and key/value cache, prefix caching on, room for 16
-sequences.
+Prompts go in as token ids and tokens come out as ids: it makes no text, which the others do. Precision (bf16
+products where the processor has them, activations quantised per group of 32) and key/value cache are its
+defaults; prefix caching is on, with room for 16 sequences. bench/trials.py tries other settings.
 """
 
 import os

@@ -1,9 +1,9 @@
 """The worker of xllamacpp: llama.cpp's own server in this process, asked by Python calls, without HTTP.
 
 The wheel is built for AVX2, without AVX-512 or AMX: a llama.cpp compiled for the machine may be faster.
-Settings were chosen by interleaved trials (docs/reference/bench.md): its defaults, 16 slots with a cache each
-(not one shared by all), prompt caching on in the slots, and no second copy of idle prompts in memory, which
-would cost time at every new prompt.
+Settings are its defaults with 16 slots, a cache for each (not one shared by all) that keeps its last prompt,
+and without the second copy of idle prompts in memory, which would cost time at every new prompt.
+bench/trials.py tries other settings.
 """
 
 import threading
