@@ -69,7 +69,7 @@ class Terminal:
 @pytest.fixture(scope="module")
 def terminal(built):
     env = clean_env(**built, TERM="xterm-256color", NO_COLOR="1")
-    term = Terminal([*COMMAND, "chat", "--temperature", "0", "--max-tokens", "200"], env)
+    term = Terminal([*COMMAND, "chat", "--temperature", "0", "--max-tokens", "1000"], env)
     term.wait_for("/help lists")
     term.wait_for(PROMPT)
     yield term

@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 
 from mythos.data.chat import encode_chat
+from mythos.engine.attention import chunk_attend, decode_attend
+from mythos.engine.cache import CHUNK, PagedCache
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
 from mythos.engine.request import Delta, Done, Request, Sampling
@@ -150,6 +153,49 @@ def exact(opus, prompts: int, tokens: int) -> None:
         assert any(d.cached_tokens for _, _, d in got.values()) == sharing
         wrong = [i for i in order if got[i][0] != alone[i][0]]
         assert not wrong, f"in mixes of {width}: other tokens for {wrong}"
+
+
+def test_logits_keep_their_bits_in_any_company(opus):
+    """Sharper than tokens, which change only where logits nearly tie: alone, in groups, in other pages."""
+    start, permit = opus
+    rng = random.Random(3)
+    with start() as engine, torch.inference_mode():
+        loaded = engine.loaded(permit.root)
+        c = loaded.tier.config
+        caches = [PagedCache(c.layers, c.kv_heads, c.head_dim, 160, loaded.dtype, b"") for _ in range(2)]
+        lengths = [rng.choice([5, 63, 64, 100, 255, 256, 257, 300, 420]) for _ in range(12)]
+        caches[1].reserve([], 700)  # so that the two caches hand out different blocks
+        tables = [[(cache.reserve([], n + 40) or ([], 0))[0] for n in lengths] for cache in caches]
+        for n, one, two in zip(lengths, *tables, strict=True):
+            prompt = torch.tensor(rng.choices(range(300, 40_000), k=n))
+            for cache, table in zip(caches, (one, two), strict=True):
+                for at in range(0, n, CHUNK):
+                    part = prompt[at : at + CHUNK]
+                    attend = chunk_attend(cache, table, at, len(part))
+                    loaded.model(
+                        part,
+                        torch.arange(at, at + len(part)),
+                        attend,
+                        rows=torch.tensor([], dtype=torch.long),
+                    )
+        for step in range(40):
+            tokens = torch.tensor(rng.choices(range(300, 40_000), k=12))
+            alone = [
+                loaded.model(
+                    tokens[i : i + 1],
+                    torch.tensor([n + step]),
+                    decode_attend(caches[0], [tables[0][i]], [n + step + 1]),
+                )
+                for i, n in enumerate(lengths)
+            ]
+            order = rng.sample(range(12), 12)
+            cut = rng.randrange(1, 12)
+            for group in (order[:cut], order[cut:]):
+                ends = [lengths[i] + step + 1 for i in group]
+                attend = decode_attend(caches[1], [tables[1][i] for i in group], ends)
+                together = loaded.model(tokens[group], torch.tensor(ends) - 1, attend)
+                for row, i in enumerate(group):
+                    assert torch.equal(together[row], alone[i][0]), (step, i, len(group))
 
 
 def test_exact_on_a_few_prompts(opus):

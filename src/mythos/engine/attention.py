@@ -3,12 +3,10 @@
 Shape letters: T rows of this pass, H query heads, G kv heads, Q = H/G query heads per kv head, K head dim,
 B sequences, N positions gathered (whole blocks), C rows of a prompt chunk.
 
-Bit-identity: what a sequence's row gets depends on that sequence's length alone. Decoding rows are grouped by
-the number of blocks they gather, and every (sequence, kv head) is its own work item in the attention
-kernel; a prompt chunk is attended to by itself.
+Bit-identity: what a sequence's row gets depends on that sequence alone. A decoding row and a prompt chunk are
+attended to by themselves, over a number of blocks that follows from the sequence's length.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -38,36 +36,31 @@ def _write(cache: PagedCache, layer: int, slots_T: Tensor, k_TGK: Tensor, v_TGK:
 
 
 def decode_attend(cache: PagedCache, tables: list[list[int]], lengths: list[int]) -> Attend:
-    """One new position for each sequence; `lengths` count it."""
+    """One new position for each sequence; `lengths` count it.
+
+    One kernel call for each sequence: torch's attention gives a sequence other bits, once in some hundred
+    thousand values, when others are in the same call.
+    """
     slots_T = torch.tensor([_slots(t, n - 1, 1)[0] for t, n in zip(tables, lengths, strict=True)])
-    groups: dict[int, list[int]] = defaultdict(list)
-    for row, n in enumerate(lengths):
-        groups[bucket(-(-n // BLOCK))].append(row)
     plans = []
-    for blocks, rows in groups.items():
-        # Beyond a sequence's own blocks any valid block serves: the mask hides it.
-        flat = [b for r in rows for b in (tables[r] + [tables[r][0]] * blocks)[:blocks]]
-        n_B1 = torch.tensor([lengths[r] for r in rows]).unsqueeze(1)
-        mask_B11N = (torch.arange(blocks * BLOCK) < n_B1)[:, None, None, :]
-        bias = torch.zeros(mask_B11N.shape, dtype=cache.kv[0].dtype).masked_fill_(~mask_B11N, float("-inf"))
-        plans.append((torch.tensor(rows), torch.tensor(flat), bias, len(rows), blocks))
-    whole = len(plans) == 1
+    for table, n in zip(tables, lengths, strict=True):
+        blocks = bucket(-(-n // BLOCK))
+        # Beyond a sequence's own blocks any valid block serves: the bias hides it.
+        flat = torch.tensor((table + [table[0]] * blocks)[:blocks])
+        bias_N = torch.zeros(blocks * BLOCK, dtype=cache.kv[0].dtype)
+        bias_N[n:] = float("-inf")
+        plans.append((flat, bias_N.view(1, 1, 1, -1), blocks))
 
     def attend(layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> Tensor:
         _write(cache, layer, slots_T, k_TGK, v_TGK)
-        T, H, K = q_THK.shape
+        _, H, K = q_THK.shape
         G = k_TGK.shape[1]
-        out_THK = torch.empty_like(q_THK)
-        for rows, flat, bias, B, blocks in plans:
-            kv = cache.kv[layer].index_select(1, flat).view(2, G, B, blocks * BLOCK, K)
-            k_BGNK, v_BGNK = kv[0].transpose(0, 1), kv[1].transpose(0, 1)
-            q = q_THK if whole else q_THK.index_select(0, rows)
-            got = scaled_dot_product_attention(q.view(B, G, H // G, K), k_BGNK, v_BGNK, attn_mask=bias)
-            got = got.reshape(B, H, K)
-            if whole:
-                return got
-            out_THK.index_copy_(0, rows, got)
-        return out_THK
+        q_TGQK = q_THK.unflatten(1, (G, H // G))
+        outs = []
+        for row, (flat, bias, blocks) in enumerate(plans):
+            kv = cache.kv[layer].index_select(1, flat).view(2, 1, G, blocks * BLOCK, K)
+            outs.append(scaled_dot_product_attention(q_TGQK[row : row + 1], kv[0], kv[1], attn_mask=bias))
+        return (outs[0] if len(outs) == 1 else torch.cat(outs)).reshape(-1, H, K)
 
     return attend
 
