@@ -9,6 +9,7 @@ is changed, so an environment without a stamp is one whose set-up was interrupte
 what pip has in its cache.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -123,7 +124,9 @@ def main():
     if importlib.util.find_spec("ensurepip") is None:  # Debian and Ubuntu package it apart
         sys.exit("error: this Python cannot make virtual environments: install python3-venv")
     try:
-        set_up(sys.argv[1])
+        with open(ROOT / ".setup.lock", "w") as lock:  # two at once would remove each other's work
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            set_up(sys.argv[1])
     except subprocess.CalledProcessError as failed:
         sys.exit(failed.returncode)
     except KeyboardInterrupt:
