@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,11 @@ def clean_env(**extra: str) -> dict[str, str]:
     """This environment without what would change the output."""
     dropped = ("MYTHOS_", "ANTHROPIC_", "OPENAI_", "CLAUDE_CODE_", "COLUMNS", "NO_COLOR", "SHELL")
     return {k: v for k, v in os.environ.items() if not k.startswith(dropped)} | extra
+
+
+def listen_to_ctrl_c() -> None:
+    """For a child, before it starts: a shell's background jobs ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .conftest import COMMAND, clean_env
+from .conftest import COMMAND, clean_env, listen_to_ctrl_c
 
 
 def test_help_loads_nothing_heavy():
@@ -110,7 +110,11 @@ def test_ctrl_c_is_130(home):
     """Once it waits for stdin; a signal that comes while Python still starts ends Python itself."""
     for patience in (2, 8, 30):
         process = subprocess.Popen(
-            [*COMMAND, "chat", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env(**home)
+            [*COMMAND, "chat", "-"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_env(**home),
+            preexec_fn=listen_to_ctrl_c,
         )
         time.sleep(patience)
         process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import COMMAND, clean_env
+from .conftest import COMMAND, clean_env, listen_to_ctrl_c
 
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
 
@@ -29,7 +29,7 @@ class Terminal:
         termios.tcsetwinsize(slave, (24, 80))
         self.process = subprocess.Popen(
             arguments, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True,
-            preexec_fn=lambda: os.set_inheritable(slave, True),
+            preexec_fn=listen_to_ctrl_c,
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
