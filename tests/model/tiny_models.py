@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from mythos.model.attention import Attend
 from mythos.model.checkpoint import load_checkpoint
 from mythos.model.transformer import Transformer
 
-transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
