@@ -41,7 +41,7 @@ from mythos.records.root import (
 )
 from mythos.records.root import root as root_of
 from mythos.spec.config import ModelConfig
-from mythos.spec.table import from_table
+from mythos.records.table import from_table
 
 TENSORS, MANIFEST = "model.safetensors", "manifest.json"
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer.json", "chat_template.jinja"

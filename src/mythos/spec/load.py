@@ -13,7 +13,7 @@ from typing import Any
 from mythos.records.errors import MythosError
 from mythos.spec.config import ModelConfig
 from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
-from mythos.spec.table import check_keys, from_table
+from mythos.records.table import check_keys, from_table
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")

@@ -18,7 +18,7 @@ from mythos.records.errors import MythosError
 from mythos.store.home import Home
 from mythos.store.tables import generation
 
-HEAD = "0001"  # the newest migration; a test compares it with the migrations directory
+HEAD = "0002"  # the newest migration; a test compares it with the migrations directory
 BUSY_SECONDS = 15.0
 
 _migrating = threading.Lock()  # alembic keeps its context in a module global
@@ -93,7 +93,7 @@ class Store:
 
 
 def current_generation(conn: sa.Connection) -> int:
-    """A count that rises with every change to keys, weights or decisions, by whichever process."""
+    """A count that rises with every change to keys, weights, decisions or records, by whichever process."""
     return conn.execute(sa.select(generation.c.value)).scalar_one()
 
 

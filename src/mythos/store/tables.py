@@ -2,7 +2,7 @@
 
 Triggers (in the migrations) hold what no code path may get around: the ledger has no update, no delete and
 no gap; decisions and keys are never deleted and a revocation is never undone; `generation` counts every
-change to keys, weights and decisions, so that a cache of them can tell in one read whether it is stale.
+change to keys, weights, decisions and records, so that a cache of them can tell in one read if it is stale.
 """
 
 import sqlalchemy as sa
@@ -42,6 +42,47 @@ decisions = sa.Table(
     sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE; the columns are never believed over it
     sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
     sa.Column("revoked", sa.Float),
+)
+
+# Signed records in the order of the ledger: the state of the gate is what they add up to, nothing else.
+records = sa.Table(
+    "records",
+    metadata,
+    sa.Column("seq", sa.Integer, sa.ForeignKey("ledger.seq"), primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE; its SHA-256 stands in the ledger event
+)
+
+# Signed tree heads of the ledger, as C2SP checkpoints with their cosignatures.
+tree_heads = sa.Table(
+    "tree_heads",
+    metadata,
+    sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),  # leaves
+    sa.Column("note", sa.LargeBinary, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+)
+
+# Every copy of weights that we know of: served, cached, compiled, handed out.
+copies = sa.Table(
+    "copies",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("root", sa.String, nullable=False),
+    sa.Column("place", sa.String, nullable=False),
+    sa.Column("form", sa.String, nullable=False),  # encrypted | plain | compiled
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Column("removed", sa.Float),
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("principal", sa.String, nullable=False),  # who may read it, with its salts
+    sa.Column("org", sa.String, nullable=False),
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE
+    sa.Column("opening", sa.LargeBinary, nullable=False),  # canonical JSON: what opens its digests
 )
 
 usage = sa.Table(
