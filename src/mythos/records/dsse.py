@@ -37,6 +37,17 @@ def sign(payload_type: str, payload: bytes, key: Ed25519PrivateKey) -> bytes:
     return canonical({"payload": _encode(payload), "payloadType": payload_type, "signatures": [signature]})
 
 
+def add_signature(envelope: bytes, key: Ed25519PrivateKey) -> bytes:
+    """`envelope` with one more signature. RecordError when malformed or already signed by `key`."""
+    outer = _fields(parse(envelope), {"payload", "payloadType", "signatures"}, "envelope")
+    signer = key_id(key.public_key())
+    if any(entry.get("keyid") == signer for entry in outer["signatures"]):
+        raise RecordError(f"already signed by key {_shown(signer)}")
+    message = pae(outer["payloadType"], _decode(outer["payload"], "payload"))
+    signature = {"keyid": signer, "sig": _encode(key.sign(message))}
+    return canonical({**outer, "signatures": [*outer["signatures"], signature]})
+
+
 def verify(
     envelope: bytes, payload_type: str, trusted: Mapping[str, Ed25519PublicKey]
 ) -> tuple[bytes, frozenset[str]]:

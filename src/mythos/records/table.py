@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mythos.records.errors import MythosError
@@ -15,7 +17,7 @@ def from_table(kind: type[T], table: Any, where: str) -> T:
     """An instance of the dataclass `kind`; `where` names the table in errors (MythosError)."""
     if not isinstance(table, Mapping):
         raise MythosError(f"{where} should be a table, not {_name(table)}.")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     check_keys(table, list(fields), where)
     values: dict[str, Any] = {}
@@ -28,6 +30,9 @@ def from_table(kind: type[T], table: Any, where: str) -> T:
         return kind(**values)
     except ValueError as error:
         raise MythosError(f"{where}: {error}.") from None
+
+
+_hints = functools.cache(get_type_hints)  # costs more than all else here
 
 
 def check_keys(table: Mapping[str, Any], known: list[str], where: str) -> None:
@@ -52,6 +57,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
                 f"{where} is {value!r}; it should be one of {', '.join(map(repr, get_args(hint)))}."
             )
         return value
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise MythosError(f"{where} should be a table, not {_name(value)}.")
+        return {key: _value(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        if value not in list(hint):
+            raise MythosError(f"{where} is {value!r}; it should be one of {', '.join(hint)}.")
+        return hint(value)
     if origin is tuple:
         if not isinstance(value, list):
             raise MythosError(f"{where} should be a list, not {_name(value)}.")
