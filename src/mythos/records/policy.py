@@ -37,7 +37,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class SafetyLevel:
-    """Safeguards a profile must have. Detection's lower and over-refusal's upper bound are held against it."""
+    """Safeguards a profile must have, and the bounds of what was measured of them."""
 
     name: str
     safeguards: tuple[str, ...]  # input_check | output_check | exchange_check
