@@ -1,6 +1,10 @@
-"""The local operator's signing key: Ed25519, one file, `operator.key` in the key directory."""
+"""Signing keys of this deployment's services: Ed25519, one file each in the key directory.
+
+`operator.key` is the local operator's, who issues handling decisions; enrolled, it is also the gate's.
+"""
 
 import contextlib
+from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -14,25 +18,33 @@ NAME = "operator.key"
 
 def operator_keys(home: Home) -> Ed25519PrivateKey:
     """The operator's private key, made on first use. HomeError when the file is damaged or not private."""
-    path = home.keys_dir / NAME
-    key = _read(home)
+    return service_key(home, "operator")
+
+
+def service_key(home: Home, name: str) -> Ed25519PrivateKey:
+    """The key a service of this deployment signs with: `operator` (also the gate), `server`, `ledger`."""
+    return make_key(home.keys_dir / f"{name}.key")
+
+
+def make_key(path: Path) -> Ed25519PrivateKey:
+    """The private key in the file `path`, made when there is none. HomeError as in `read_key`."""
+    key = read_key(path)
     if key is None:
-        new = Ed25519PrivateKey.generate()
-        pem = new.private_bytes(
+        pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
         with contextlib.suppress(FileExistsError):  # another process was first: its key counts
             write_private(path, pem, replace=False)
-        key = _read(home)
+        key = read_key(path)
         assert key is not None
     return key
 
 
 def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
     """By key id, the keys whose handling decisions count here: the operator's, or none. Makes nothing."""
-    key = _read(home) if home.keys.exists() else None
+    key = read_key(home.keys_dir / NAME) if home.keys.exists() else None
     return {} if key is None else {key_id(key.public_key()): key.public_key()}
 
 
@@ -46,8 +58,8 @@ def key_stamp(home: Home) -> tuple[int, ...]:
     return stamp
 
 
-def _read(home: Home) -> Ed25519PrivateKey | None:
-    path = home.keys_dir / NAME
+def read_key(path: Path) -> Ed25519PrivateKey | None:
+    """The private key in a file of ours, None when it is missing. HomeError when damaged or not private."""
     try:
         key = serialization.load_pem_private_key(read_private(path), password=None)
     except FileNotFoundError:
