@@ -1,6 +1,7 @@
-"""The local operator's signing key: Ed25519, one file, `operator.key` in the key directory."""
+"""Signing keys of this machine: Ed25519, one file each in the key directory: `operator.key`, `ledger.key`..."""
 
 import contextlib
+from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -10,12 +11,28 @@ from mythos.records.dsse import key_id
 from mythos.store.home import Home, HomeError, read_private, write_private
 
 NAME = "operator.key"
+LEDGER_KEY = "ledger.key"
 
 
 def operator_keys(home: Home) -> Ed25519PrivateKey:
     """The operator's private key, made on first use. HomeError when the file is damaged or not private."""
-    path = home.keys_dir / NAME
-    key = _read(home)
+    return service_key(home, NAME)
+
+
+def service_key(home: Home, name: str) -> Ed25519PrivateKey:
+    """The private key in the file `name` of the key directory, made on first use. HomeError as above."""
+    return key_in(home.keys_dir / name)
+
+
+def public_key(home: Home, name: str) -> Ed25519PublicKey | None:
+    """The public half of a service's key; None when there is no key yet. Makes nothing."""
+    key = read_key(home.keys_dir / name) if home.keys.exists() else None
+    return None if key is None else key.public_key()
+
+
+def key_in(path: Path) -> Ed25519PrivateKey:
+    """The private key in the file `path`, made on first use."""
+    key = read_key(path)
     if key is None:
         new = Ed25519PrivateKey.generate()
         pem = new.private_bytes(
@@ -25,15 +42,15 @@ def operator_keys(home: Home) -> Ed25519PrivateKey:
         )
         with contextlib.suppress(FileExistsError):  # another process was first: its key counts
             write_private(path, pem, replace=False)
-        key = _read(home)
+        key = read_key(path)
         assert key is not None
     return key
 
 
 def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
     """By key id, the keys whose handling decisions count here: the operator's, or none. Makes nothing."""
-    key = _read(home) if home.keys.exists() else None
-    return {} if key is None else {key_id(key.public_key()): key.public_key()}
+    key = public_key(home, NAME)
+    return {} if key is None else {key_id(key): key}
 
 
 def key_stamp(home: Home) -> tuple[int, ...]:
@@ -46,8 +63,8 @@ def key_stamp(home: Home) -> tuple[int, ...]:
     return stamp
 
 
-def _read(home: Home) -> Ed25519PrivateKey | None:
-    path = home.keys_dir / NAME
+def read_key(path: Path) -> Ed25519PrivateKey | None:
+    """The private key in the file `path`, None without one. HomeError when it is damaged or not private."""
     try:
         key = serialization.load_pem_private_key(read_private(path), password=None)
     except FileNotFoundError:
@@ -55,8 +72,8 @@ def _read(home: Home) -> Ed25519PrivateKey | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
+        again = " and run `mythos build` again for each tier" if path.name == NAME else ""
         raise HomeError(
-            f"{path} is not an Ed25519 private key",
-            "Restore it from your own copy, or move it away and run `mythos build` again for each tier.",
+            f"{path} is not an Ed25519 private key", f"Restore it from your own copy, or move it away{again}."
         )
     return key
