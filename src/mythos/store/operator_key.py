@@ -1,4 +1,4 @@
-"""Signing keys of this machine: Ed25519, one file each in the key directory: `operator.key`, `ledger.key`..."""
+"""Signing keys of this machine: Ed25519, one file each in the key directory, such as `operator.key`."""
 
 import contextlib
 from pathlib import Path
