@@ -2,9 +2,9 @@
 
     python bench/ledger_proofs.py [--leaves 1000000] [--proofs 300]
 
-The events are synthetic and inserted straight into the table, in one transaction, with true salts and leaves; the
-append rate is that of `mythos.ledger.log.append` with one transaction for each event, measured apart.
-Proofs read tiles that the system has in its page cache, and each is checked against the signed head before it counts.
+The events are synthetic and inserted straight into the table, in one transaction, with true salts and leaves;
+the append rate is that of `mythos.ledger.log.append` with one transaction for each event, measured apart.
+Proofs read tiles from the page cache; each is checked against the signed head within the time it is given.
 """
 
 import argparse
