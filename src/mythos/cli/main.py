@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mythos.cli import output
+from mythos.cli import commands_ledger, output
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit
 from mythos.records.errors import MythosError
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(rich_markup_mode=None, help="API keys: make, list, revoke.")
 app.add_typer(keys, name="key")
+app.add_typer(commands_ledger.app, name="ledger")
 
 Json = Annotated[
     bool,

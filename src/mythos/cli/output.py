@@ -23,6 +23,7 @@ class Exit(IntEnum):
     NOT_BUILT = 3
     REFUSED = 4
     UNREACHABLE = 5
+    UNTRUSTED = 5  # `ledger verify`, `check`: consistent, but nothing from outside to compare with
     FETCH = 6
     DAMAGED = 7
     INTERRUPTED = 130

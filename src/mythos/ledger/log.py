@@ -30,6 +30,14 @@ ledger = sa.Table(
     sa.Column("salt", sa.LargeBinary, nullable=False),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
 )
+# Signed tree heads, as C2SP checkpoints with their cosignatures.
+tree_heads = sa.Table(
+    "tree_heads",
+    metadata,
+    sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),  # leaves
+    sa.Column("note", sa.LargeBinary, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+)
 
 
 class Transactions(Protocol):

@@ -1,4 +1,5 @@
-"""The tables, as SQLAlchemy Core. The migrations make them; a test compares the two.
+"""The tables, as SQLAlchemy Core; those of the ledger are in `mythos.ledger.log`. The migrations make them; a
+test compares the two.
 
 Triggers (in the migrations) hold what no code path may get around: the ledger has no update, no delete and
 no gap; decisions and keys are never deleted and a revocation is never undone; `generation` counts every
@@ -52,15 +53,6 @@ records = sa.Table(
     sa.Column("seq", sa.Integer, sa.ForeignKey("ledger.seq"), primary_key=True, autoincrement=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE; its SHA-256 stands in the ledger event
-)
-
-# Signed tree heads of the ledger, as C2SP checkpoints with their cosignatures.
-tree_heads = sa.Table(
-    "tree_heads",
-    metadata,
-    sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),  # leaves
-    sa.Column("note", sa.LargeBinary, nullable=False),
-    sa.Column("time", sa.Float, nullable=False),
 )
 
 # Every copy of weights that we know of: served, cached, compiled, handed out.
