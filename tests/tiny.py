@@ -17,7 +17,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
-from mythos.gate.authorize import Standing, authorize, load_standing
+from mythos.gate.authorize import Standing, authorize, decision_on, load_standing
 from mythos.gate.handling import issue_handling
 from mythos.model.quant import quantise
 from mythos.model.transformer import Transformer
@@ -26,6 +26,7 @@ from mythos.records.clock import Clock
 from mythos.records.decision import Handling
 from mythos.records.permit import Action, Permit
 from mythos.records.principal import OPERATOR, Principal
+from mythos.records.release import Release
 from mythos.spec.config import ModelConfig
 from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
 from mythos.store.db import Store
@@ -92,12 +93,12 @@ class TinyHome:
     def standing(self) -> Standing:
         return load_standing(self.home, self.store, self.family)
 
-    def by_root(self, root: str) -> tuple[Tier, Handling]:
+    def decided(self, root: str, decision: str) -> tuple[Tier, Handling | Release]:
         standing = self.standing()
-        for tier in standing.family.tiers:
-            if tier.root == root:
-                return tier, standing.decisions[tier.name]
-        raise KeyError(root)
+        found = decision_on(standing, root, decision, self.clock.now())
+        if found is None:
+            raise PermissionError("the decision does not hold")
+        return next(tier for tier in standing.family.tiers if tier.root == root), found
 
     def permit(self, tier: str = "small", org: str = "local") -> Permit:
         """A permit from the real gate; another organisation's is made from it, for tests of sharing."""
@@ -107,7 +108,7 @@ class TinyHome:
 
     @contextmanager
     def engine(self, memory_limit: int = 2 << 30) -> Iterator[Engine]:
-        engine = Engine(Loader(self.home), self.by_root, memory_limit)
+        engine = Engine(Loader(self.home), self.decided, memory_limit)
         engine.start()
         try:
             yield engine

@@ -250,7 +250,7 @@ def test_changed_weights_are_not_loaded(tiny, tmp_path_factory, monkeypatch):
         done = ask(engine, permit, prompt_of(5, 5), 3)[2]
         assert done.finish is Finish.FAILED and "changed" in (done.error or "")
         with pytest.raises(MythosError, match="changed"):
-            engine.loaded(permit.root)
+            engine.loaded(permit)
 
 
 def test_stopping_drains_then_refuses(tiny):

@@ -113,7 +113,7 @@ def read(generation) -> tuple[list[int], str, Done]:
 def test_it_knows_the_capital_of_france(opus):
     start, permit = opus
     with start() as engine:
-        loaded = engine.loaded(permit.root)
+        loaded = engine.loaded(permit)
         question = [{"role": "user", "content": "What is the capital of France?"}]
         prompt = encode_chat(loaded.tokenizer, loaded.chat_template, question)
         _, text, done = read(engine.submit(permit, Request(tuple(prompt), 40, Sampling(0.0))))
@@ -128,7 +128,7 @@ def exact(opus, prompts: int, tokens: int) -> None:
     start, permit = opus
     rng = random.Random(5)
     with start() as engine:
-        encode = engine.loaded(permit.root).tokenizer.encode
+        encode = engine.loaded(permit).tokenizer.encode
     shared = [encode(" ".join(rng.choices(WORDS, k=500))) for _ in range(-(-prompts // 50))]
     asked = []
     for index in range(prompts):
@@ -160,7 +160,7 @@ def test_logits_keep_their_bits_in_any_company(opus):
     start, permit = opus
     rng = random.Random(3)
     with start() as engine, torch.inference_mode():
-        loaded = engine.loaded(permit.root)
+        loaded = engine.loaded(permit)
         c = loaded.tier.config
         caches = [PagedCache(c.layers, c.kv_heads, c.head_dim, 160, loaded.dtype, b"") for _ in range(2)]
         lengths = [rng.choice([5, 63, 64, 100, 255, 256, 257, 300, 420]) for _ in range(12)]

@@ -34,7 +34,7 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 def opus(opus_home):
     home = Home(Path(opus_home["MYTHOS_HOME"]), Path(opus_home["MYTHOS_KEYS"]))
     held = TinyHome(home, Store.open(home), Clock(), load_family("pocket"))
-    engine = Engine(Loader(home), held.by_root, 2 << 30)
+    engine = Engine(Loader(home), held.decided, 2 << 30)
     engine.start()
     try:
         with serve(held, engine) as live:

@@ -30,8 +30,7 @@ class Ours:
         listener = self._stack.enter_context(local.bind("127.0.0.1", 0))
         self._service = local.start_service(self._records, self._family, session_key=digest)
         self._stack.enter_context(local.serving(self._service, listener))
-        assert self._tier.root is not None
-        self._loaded = self._service.engine.loaded(self._tier.root)
+        self._loaded = self._service.engine.loaded(self._permit())
         return {
             "versions": {"torch": version("torch")},
             "settings": {"backend": self._loaded.backend, "dtype": str(self._loaded.dtype), "mode": "exact"},

@@ -17,11 +17,12 @@ from mythos.cli.client import Server
 from mythos.cli.naming import DEFAULT_FAMILY, family_place, no_tier
 from mythos.cli.output import CommandError, Exit
 from mythos.cli.progress import waiting
-from mythos.gate.authorize import Standing, authorize, known_tiers, load_standing
+from mythos.gate.authorize import Standing, authorize, decision_on, known_tiers, load_standing
 from mythos.records.clock import Clock
 from mythos.records.decision import Handling
-from mythos.records.permit import Action, Reason, Refusal
+from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.records.principal import LOCAL_ORG, OPERATOR, Principal
+from mythos.records.release import Release
 from mythos.spec.family import Family, Tier, TierState
 from mythos.spec.load import load_family
 from mythos.store.db import Store
@@ -114,11 +115,13 @@ def start_service(
     from mythos.engine.loader import Loader
     from mythos.serve.service import Service, Settings
 
-    def decided(root: str) -> tuple[Tier, Handling]:
+    def decided(root: str, decision: str) -> tuple[Tier, Handling | Release]:
         state = standing(records, family)
-        tier = next(tier for tier in state.family.tiers if tier.root == root)
-        require(state, tier.name, Action.LOAD, records.clock.now())
-        return tier, state.decisions[tier.name]
+        tier = next((tier for tier in state.family.tiers if tier.root == root), None)
+        found = decision_on(state, root, decision, records.clock.now())
+        if tier is None or found is None:
+            raise PermissionError("the decision does not hold")
+        return tier, found
 
     limit = int(memory * 1e9) if memory else memory_limit()
     engine = Engine(Loader(records.home), decided, limit, now=records.clock.now)
@@ -130,12 +133,13 @@ def start_service(
     return service
 
 
-def require(state: Standing, tier: str, action: Action, now: float) -> None:
-    """Raise what `authorize` says when the operator may not do `action` on `tier`."""
+def require(state: Standing, tier: str, action: Action, now: float) -> Permit:
+    """The operator's permit to do `action` on `tier`; raises what `authorize` says when there is none."""
     answer = authorize(state, OPERATOR, action, tier, PURPOSE, now)
     if isinstance(answer, Refusal):
         code = Exit.NOT_BUILT if answer.reason in (Reason.NOT_BUILT, Reason.UNKNOWN_TIER) else Exit.REFUSED
         raise CommandError(answer.message, f"mythos build {tier} --family {state.family.name}", code)
+    return answer
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from mythos.cli.models import row, table
 from mythos.cli.naming import chosen_tier, default_tier, family_place
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, show
 from mythos.cli.progress import waiting
+from mythos.records.permit import Action
 from mythos.spec.family import Family, TierState
 from mythos.spec.load import load_family
 from mythos.store.session import read_session, remove_session, write_session
@@ -74,7 +75,8 @@ def start(
     service = local.start_service(records, family, strict, digest, memory)
     try:
         with waiting(f"loading {family.name}/{name}"):
-            service.engine.loaded(family.tier(name).root or "")
+            standing, now = local.standing(records, family), records.clock.now()
+            service.engine.loaded(local.require(standing, name, Action.LOAD, now))
     except BaseException:
         service.engine.stop()
         raise

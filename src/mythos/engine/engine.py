@@ -22,6 +22,7 @@ from mythos.engine.text import TextStream
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit
+from mythos.records.release import Release
 from mythos.spec.counting import kv_bytes_per_token
 from mythos.spec.family import Tier
 
@@ -33,11 +34,12 @@ MAX_CACHE_TOKENS = 32_768  # of one tier; four full contexts of the pocket famil
 @dataclass(slots=True)
 class _Load:
     root: str
+    decision: str
     future: Future[LoadedTier]
 
 
 class Engine:
-    """`tiers` maps a root to its tier and the verified decision under which it may be loaded.
+    """`tiers` maps a root and a decision's id to the tier and that decision, if it holds (else it raises).
 
     `memory_limit` is in bytes and counts weights and caches of all loaded tiers.
     """
@@ -45,7 +47,7 @@ class Engine:
     def __init__(
         self,
         loader: Loader,
-        tiers: Callable[[str], tuple[Tier, Handling]],
+        tiers: Callable[[str, str], tuple[Tier, Handling | Release]],
         memory_limit: int,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -67,12 +69,12 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def loaded(self, root: str) -> LoadedTier:
-        """The loaded tier, loading it first when needed (blocks). Raises what the loader raises."""
+    def loaded(self, permit: Permit) -> LoadedTier:
+        """The permitted tier, loading it first when needed (blocks). Raises what the loader raises."""
         future: Future[LoadedTier] = Future()
         if self._stopping.is_set():
             raise Stopping("the engine is stopping")
-        self._inbox.put(_Load(root, future))
+        self._inbox.put(_Load(permit.root, permit.decision, future))
         return future.result()
 
     def submit(self, permit: Permit, request: Request) -> Generation:
@@ -86,7 +88,7 @@ class Engine:
             raise PermissionError("the permit has expired")
         if self._stopping.is_set():
             raise Stopping("the engine is stopping")
-        tier, decision = self._tiers(permit.root)
+        tier, decision = self._tiers(permit.root, permit.decision)
         if decision.id != permit.decision or tier.name != permit.tier:
             raise PermissionError("the permit is for other weights")
         if not request.prompt:
@@ -109,6 +111,7 @@ class Engine:
                 generation=generation,
                 org=permit.principal.org,
                 root=permit.root,
+                decision=permit.decision,
                 text=TextStream(request.stop),
                 generator=generator_for(request.sampling),
                 limit=min(request.max_tokens, room),
@@ -174,7 +177,7 @@ class Engine:
                     self._place(item)
                 elif isinstance(item, _Load):
                     try:
-                        item.future.set_result(self._runner(item.root).loaded)
+                        item.future.set_result(self._runner(item.root, item.decision).loaded)
                     except Exception as error:  # handed to the thread that waits for it
                         item.future.set_exception(error)
                 item = self._inbox.get_nowait()
@@ -192,7 +195,7 @@ class Engine:
 
     def _place(self, seq: Sequence) -> None:
         try:
-            runner = self._runner(seq.root)
+            runner = self._runner(seq.root, seq.decision)
             if not runner.fits(len(seq.request.prompt) + seq.limit):
                 raise MythosError("the request needs more cache than the memory limit leaves.")
         except MythosError as error:
@@ -202,10 +205,10 @@ class Engine:
         else:
             runner.add(seq)
 
-    def _runner(self, root: str) -> Runner:
+    def _runner(self, root: str, decision_id: str) -> Runner:
         runner = self._runners.get(root)
         if runner is None:
-            tier, decision = self._tiers(root)
+            tier, decision = self._tiers(root, decision_id)
             loaded = self._loader.load(tier, decision)
             per_block = 64 * kv_bytes_per_token(tier.config, 2)
             self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)))

@@ -1,4 +1,4 @@
-"""The only way to a loaded tier: a handling decision in, verified weights out."""
+"""The only way to a loaded tier: a decision in, verified weights out."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from mythos.model.weights_dir import read_weights
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action
+from mythos.records.release import Release
 from mythos.spec.family import Tier
 from mythos.store.home import Home
 
@@ -44,18 +45,16 @@ class Loader:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    def load(self, tier: Tier, decision: Handling) -> LoadedTier:
+    def load(self, tier: Tier, decision: Handling | Release) -> LoadedTier:
         """Verify, read, hash, build.
 
         Raises NotAllowed when the decision is not for this root or does not allow loading, WeightsError when
         what lies on disk is not what the root names.
         """
-        about = (decision.family, decision.tier, decision.root)
-        if (
-            about != (tier.family, tier.name, tier.root)
-            or tier.root is None
-            or Action.LOAD not in decision.actions
-        ):
+        named = decision.subject if isinstance(decision, Release) else decision
+        about = (named.family, named.tier, named.root)
+        loading = isinstance(decision, Release) or Action.LOAD in decision.actions
+        if about != (tier.family, tier.name, tier.root) or tier.root is None or not loading:
             raise NotAllowed(
                 f"no decision allows loading the weights of {tier.name}.",
                 f"Register them again: mythos build {tier.name} --family {tier.family}",

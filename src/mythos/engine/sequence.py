@@ -20,6 +20,7 @@ class Sequence:
     generation: Generation
     org: str
     root: str
+    decision: str  # id
     text: TextStream
     generator: torch.Generator | None
     limit: int  # tokens it may generate: max_tokens, or what is left of the context

@@ -2,16 +2,22 @@
 
 import math
 
+from mythos.gate.grants import access
+from mythos.gate.release import in_force
 from mythos.gate.standing import Standing, load_standing
 from mythos.records.clock import TOLERANCE
 from mythos.records.decision import Handling
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.records.principal import LOCAL_ORG, Principal, is_operator
+from mythos.records.reasons import Code
+from mythos.records.release import Release
 from mythos.spec.family import Tier, TierState
 
 __all__ = ["Standing", "authorize", "known_tiers", "load_standing"]
 
 NO_PROFILE = "none"  # a handling decision has no safeguard profile
+
+RELEASED = frozenset({Action.KNOW, Action.ANSWER, Action.COUNT})  # what a release can allow
 
 # Seconds a permit lasts. An answer may take long; everything else is over at once.
 LIFETIME = {Action.KNOW: 60.0, Action.COUNT: 60.0, Action.ANSWER: 3600.0, Action.LOAD: 3600.0}
@@ -28,6 +34,8 @@ def authorize(
     declared = next((found for found in standing.family.tiers if found.name == tier), None)
     if declared is None:
         return _unknown(tier)
+    if principal.org != LOCAL_ORG:
+        return _released(standing, principal, action, declared, purpose, now)
     decision = _decision(standing, declared)
     named = decision is not None and _names(decision, principal)
     if not named and not is_operator(principal):
@@ -60,6 +68,40 @@ def authorize(
     )
 
 
+def _released(
+    standing: Standing, principal: Principal, action: Action, tier: Tier, purpose: str, now: float
+) -> Permit | Refusal:
+    """For other organisations: a release in force, a live grant, no suspension. All refusals look alike."""
+    if tier.root is None or action not in RELEASED or not math.isfinite(now):
+        return _unknown(tier.name)
+    family = standing.family.name
+    found = access(standing.state, principal.org, family, tier.name, tier.root, purpose, now)
+    if isinstance(found, Code):
+        return _unknown(tier.name)
+    return Permit(
+        principal=principal,
+        action=action,
+        tier=tier.name,
+        root=tier.root,
+        profile=found.grant.profile,
+        purpose=purpose,
+        decision=found.release.id,
+        issued_at=now,
+        expires_at=min(now + LIFETIME[action], found.until),
+    )
+
+
+def decision_on(standing: Standing, root: str, decision: str, now: float) -> Handling | Release | None:
+    """The decision with this id, if it holds now and is about exactly these weights."""
+    for handling in standing.decisions.values():
+        if (handling.id, handling.root) == (decision, root):
+            return handling
+    release = standing.state.releases.get(decision)
+    if release is None or release.subject.root != root or not in_force(standing.state, release, now):
+        return None
+    return release
+
+
 def known_tiers(
     standing: Standing, principal: Principal, now: float, purpose: str = "local_tryout"
 ) -> list[Tier]:
@@ -81,7 +123,7 @@ def _decision(standing: Standing, tier: Tier) -> Handling | None:
 
 
 def _names(decision: Handling, principal: Principal) -> bool:
-    """Under a handling decision nothing leaves the machine: no other organisation, whatever it names."""
+    """Under a handling decision nothing leaves the machine: it names principals of this organisation."""
     return principal.org == LOCAL_ORG and principal.id in decision.principals
 
 

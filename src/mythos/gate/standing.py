@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mythos.gate.state import State
+from mythos.gate.submit import state_in
 from mythos.records.canonical import RecordError
 from mythos.records.decision import Handling, open_handling
 from mythos.spec.family import Family, Tier, TierState
@@ -28,6 +30,7 @@ class Standing:
     family: Family
     decisions: Mapping[str, Handling]
     faults: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    state: State = field(default_factory=State)  # what the signed records add up to; never changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ def load_standing(home: Home, store: "Store", family: Family) -> Standing:
             return cached.standing
         roots = {row.tier: row.root for row in registered_in(conn, family.name)}
         stored = decisions_in(conn, family.name)
+        state = state_in(store, conn)
     try:
         trusted, no_key = trusted_keys(home), ""
     except HomeError as error:
@@ -78,7 +82,9 @@ def load_standing(home: Home, store: "Store", family: Family) -> Standing:
         else:
             faults[entry.tier] = "the decision is about other weights"
     tiers = tuple(_with_root(tier, roots.get(tier.name)) for tier in family.tiers)
-    standing = Standing(replace(family, tiers=tiers), MappingProxyType(decisions), MappingProxyType(faults))
+    standing = Standing(
+        replace(family, tiers=tiers), MappingProxyType(decisions), MappingProxyType(faults), state
+    )
     with _lock:
         _cache.setdefault(store, {})[family.name] = _Cached(family, stamp, standing)
     return standing

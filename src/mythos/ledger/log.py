@@ -7,7 +7,7 @@ leaf prefix of RFC 6962. The salt (16 random bytes) keeps a published leaf from 
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -53,8 +53,25 @@ def append(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> int:
     `seq` and `time` are added here. ClockError when the system clock is behind the ledger; RecordError when
     the event has no canonical form.
     """
-    seq, last = _head(conn)
+    seq, last = head(conn)
     return _write(conn, seq, clock.after(last), event)
+
+
+def write_at(
+    conn: sa.Connection, clock: Clock, event: Callable[[int, float], Mapping[str, Any]], restricting: bool
+) -> int:
+    """As `append`, for an event that is made from the seq and time it will have.
+
+    `restricting`: as in `append_restriction`, a clock that is behind does not prevent it.
+    """
+    seq, last = head(conn)
+    try:
+        now, mark = clock.after(last), {}
+    except ClockError:
+        if not restricting:
+            raise
+        now, mark = last, {"clock": "behind"}
+    return _write(conn, seq, now, {**event(seq, now), **mark})
 
 
 def append_restriction(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> float:
@@ -91,7 +108,7 @@ def audit(
 def last_time(store: Transactions) -> float:
     """POSIX seconds of the newest event; 0.0 when there is none."""
     with store.read() as conn:
-        return _head(conn)[1]
+        return head(conn)[1]
 
 
 def leaf_hash(salt: bytes, event: bytes) -> bytes:
@@ -99,7 +116,7 @@ def leaf_hash(salt: bytes, event: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + salt + event).digest()
 
 
-def _head(conn: sa.Connection) -> tuple[int, float]:
+def head(conn: sa.Connection) -> tuple[int, float]:
     """The next seq and the time of the last event."""
     row = conn.execute(sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)).first()
     return (0, 0.0) if row is None else (row.seq + 1, row.time)
@@ -109,7 +126,7 @@ def _despite_clock(
     conn: sa.Connection, clock: Clock, event: Mapping[str, Any]
 ) -> tuple[int, float, Mapping[str, Any]]:
     """seq, time and event as `_write` takes them; a clock that is behind is noted in the event."""
-    seq, last = _head(conn)
+    seq, last = head(conn)
     try:
         return seq, clock.after(last), event
     except ClockError:

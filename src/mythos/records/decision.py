@@ -1,7 +1,4 @@
-"""Decisions. Today there is one kind: handling, which lets named local principals work with one root.
-
-A release decision (for a stage, audience and profile, with evidence and votes) will be its own record.
-"""
+"""Handling decisions, which let named local principals work with one root. Releases: `records.release`."""
 
 import math
 import re
@@ -16,7 +13,8 @@ from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.permit import Action
 
 HANDLING_TYPE = "application/vnd.mythopoeia.handling.v1+json"
-HANDLING_PURPOSES = ("local_tryout", "evaluation", "training")
+LOCAL_PURPOSE = "local_tryout"
+HANDLING_PURPOSES = (LOCAL_PURPOSE, "evaluation", "training")
 
 _ROOT = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")

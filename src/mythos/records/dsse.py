@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from mythos.records.canonical import RecordError, canonical, parse
+from mythos.records.canonical import RecordError, canonical, parse, parse_canonical
 
 
 class SignatureError(RecordError):
@@ -46,6 +46,12 @@ def add_signature(envelope: bytes, key: Ed25519PrivateKey) -> bytes:
     message = pae(outer["payloadType"], _decode(outer["payload"], "payload"))
     signature = {"keyid": signer, "sig": _encode(key.sign(message))}
     return canonical({**outer, "signatures": [*outer["signatures"], signature]})
+
+
+def peek(envelope: bytes) -> Any:
+    """The JSON an envelope claims to hold, no signature looked at: to learn which keys must have signed."""
+    outer = _fields(parse(envelope), {"payload", "payloadType", "signatures"}, "envelope")
+    return parse_canonical(_decode(outer["payload"], "payload"))
 
 
 def verify(

@@ -32,6 +32,7 @@ class Organisation:
 class Grant:
     """An organisation may use one tier, under one profile, for these purposes, in [from, until).
 
+    `stage` is the earliest one at which it counts: nothing opened before that stage serves its holder.
     `parent` is the grant that a contractor's hangs on ("" for none): it may only narrow it and ends with it.
     `jurisdictions` empty means any, an unknown one included; else the organisation's must be among them.
     """

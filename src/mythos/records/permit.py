@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_BUILT = "not_built"
     UNKNOWN_TIER = "unknown_tier"
     CLOCK = "clock"
+    NOT_GRANTED = "not_granted"
 
 
 @dataclass(frozen=True, slots=True)

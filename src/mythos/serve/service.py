@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mythos.data.tokenizer import Tokenizer
 from mythos.gate.authorize import authorize, known_tiers, load_standing
 from mythos.records.clock import Clock
+from mythos.records.decision import LOCAL_PURPOSE
 from mythos.records.permit import Action, Permit, Refusal
 from mythos.records.principal import Principal
 from mythos.serve.limits import LimitBook
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from mythos.engine.engine import Engine
     from mythos.engine.generation import Generation
 
-PURPOSE = "local_tryout"  # what answering over HTTP is for, as long as only handling decisions exist
 MAX_CREDENTIAL = 512  # characters
+
+
+def purpose_of(principal: Principal) -> str:
+    """What a caller's requests are for: it stands in their credential, no request can name another."""
+    return principal.attributes.get("purpose", LOCAL_PURPOSE)
 
 
 @dataclass(eq=False)
@@ -68,12 +73,12 @@ class Service:
     def decide(self, principal: Principal, action: Action, tier: str) -> Permit | Refusal:
         """Ask the gate, as things stand now. Blocks (reads the database)."""
         standing = load_standing(self.home, self.store, self.family)
-        return authorize(standing, principal, action, tier, PURPOSE, self.clock.now())
+        return authorize(standing, principal, action, tier, purpose_of(principal), self.clock.now())
 
     def tiers_for(self, principal: Principal) -> tuple[list[Tier], dict[str, Registered]]:
         """The tiers this caller knows, in the family's order, and their registry rows by root. Blocks."""
         standing = load_standing(self.home, self.store, self.family)
-        tiers = known_tiers(standing, principal, self.clock.now(), PURPOSE)
+        tiers = known_tiers(standing, principal, self.clock.now(), purpose_of(principal))
         return tiers, {row.root: row for row in registered(self.store)}
 
     def texts(self, permit: Permit) -> tuple[Tokenizer, str]:
@@ -81,7 +86,7 @@ class Service:
         with self._texts_lock:
             found = self._texts.get(permit.root)
         if found is None:
-            loaded = self.engine.loaded(permit.root)
+            loaded = self.engine.loaded(permit)
             found = (loaded.tokenizer, loaded.chat_template)
             with self._texts_lock:
                 self._texts[permit.root] = found

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mythos.ledger.log import append, append_restriction
 from mythos.records.clock import Clock
+from mythos.records.decision import LOCAL_PURPOSE, is_name
 from mythos.records.ids import new_id
 from mythos.records.principal import LOCAL_ORG, OPERATOR, Principal, require_operator
 from mythos.store.db import Store, StoreError
@@ -30,15 +31,22 @@ class KeyRow:
     org: str
     created: float
     revoked: float | None
+    purpose: str
 
 
 def create_key(
-    store: Store, clock: Clock, principal: Principal, name: str, org: str | None = None
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    name: str,
+    org: str | None = None,
+    purpose: str = LOCAL_PURPOSE,
 ) -> tuple[KeyRow, str]:
     """A new key and its secret, which is shown this once and kept nowhere.
 
     Without `org` the key is the operator's own. A key of another organisation sees no tier until a release
-    decision admits it. NotAllowed for anyone but the operator, StoreError for a bad name or organisation.
+    and a grant admit it for `purpose`, which is the key's for good: no request can name another.
+    NotAllowed for anyone but the operator, StoreError for a bad name, organisation or purpose.
     """
     require_operator(principal)
     if not name.strip() or len(name) > 100 or not name.isprintable():
@@ -49,11 +57,13 @@ def create_key(
             f"{org[:80]!r} is not an organisation's name",
             "Use lower-case letters, digits, '.', '_' and '-', at most 63.",
         )
+    if not is_name(purpose) or (org == LOCAL_ORG and purpose != LOCAL_PURPOSE):
+        raise StoreError(f"{purpose[:80]!r} is no purpose such a key can have", "mythos key new --help")
     secret = new_secret()
     now = clock.now()
-    row = KeyRow(new_id("key"), name, org, now, None)
+    row = KeyRow(new_id("key"), name, org, now, None, purpose)
     with store.begin() as conn:
-        new = api_keys.insert().values(id=row.id, name=name, org=org, created=now)
+        new = api_keys.insert().values(id=row.id, name=name, org=org, created=now, purpose=purpose)
         conn.execute(new.values(secret_hash=secret_hash(secret)))
         append(conn, clock, {"kind": "key.created", "principal": principal.id, "key": row.id, "org": org})
     return row, secret
@@ -61,9 +71,10 @@ def create_key(
 
 def list_keys(store: Store) -> list[KeyRow]:
     """Every key ever made, oldest first, revoked ones included."""
-    wanted = sa.select(api_keys.c.id, api_keys.c.name, api_keys.c.org, api_keys.c.created, api_keys.c.revoked)
+    c = api_keys.c
+    wanted = sa.select(c.id, c.name, c.org, c.created, c.revoked, c.purpose).order_by(c.created, c.id)
     with store.read() as conn:
-        return [KeyRow(*row) for row in conn.execute(wanted.order_by(api_keys.c.created, api_keys.c.id))]
+        return [KeyRow(*row) for row in conn.execute(wanted)]
 
 
 def revoke_key(store: Store, clock: Clock, principal: Principal, key_id: str) -> None:
@@ -90,7 +101,7 @@ def principal_for_secret(store: Store, secret: str) -> Principal | None:
         digest = None
     if digest is None:
         return None
-    wanted = sa.select(api_keys.c.id, api_keys.c.org, api_keys.c.secret_hash)
+    wanted = sa.select(api_keys.c.id, api_keys.c.org, api_keys.c.secret_hash, api_keys.c.purpose)
     wanted = wanted.where(api_keys.c.secret_hash == digest, api_keys.c.revoked.is_(None))
     with store.read() as conn:
         row = conn.execute(wanted).first()
@@ -98,7 +109,7 @@ def principal_for_secret(store: Store, secret: str) -> Principal | None:
         return None
     if row.org == LOCAL_ORG:
         return Principal(OPERATOR.id, "key", LOCAL_ORG)
-    return Principal(row.id, "key", row.org)
+    return Principal(row.id, "key", row.org, {"purpose": row.purpose})
 
 
 def new_secret() -> str:

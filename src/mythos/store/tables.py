@@ -19,6 +19,7 @@ api_keys = sa.Table(
     sa.Column("secret_hash", sa.LargeBinary, nullable=False, unique=True),  # SHA-256
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("revoked", sa.Float),
+    sa.Column("purpose", sa.String, nullable=False, server_default="local_tryout"),  # what it is used for
 )
 
 weights = sa.Table(

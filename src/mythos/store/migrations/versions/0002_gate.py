@@ -45,6 +45,11 @@ REFUSALS = {
 
 
 def upgrade() -> None:
+    op.execute("ALTER TABLE api_keys ADD COLUMN purpose VARCHAR NOT NULL DEFAULT 'local_tryout'")
+    op.execute(
+        "CREATE TRIGGER keys_same_purpose BEFORE UPDATE ON api_keys WHEN NEW.purpose IS NOT OLD.purpose"
+        " BEGIN SELECT raise(ABORT, 'keys_same_purpose'); END"
+    )
     for statement in TABLES.split(";\n"):
         op.execute(statement)
     for name, when in REFUSALS.items():

@@ -1,0 +1,108 @@
+"""The state of the gate: what the signed records add up to, in the order of the ledger. Nothing else counts.
+
+Every quantity here can be computed again from the records; none is believed from a column or a file.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from mythos.records.errors import MythosError
+from mythos.records.evidence import Evidence, Plan
+from mythos.records.grant import Grant, Organisation
+from mythos.records.policy import PolicyPack
+from mythos.records.reasons import Code
+from mythos.records.release import Incident, Release, Stage, Suspension, Vote
+from mythos.records.trust import Role, TrustRoot
+
+
+class Rejected(MythosError):
+    """A record that does not count, and why (`code`)."""
+
+    def __init__(self, code: Code, message: str, cure: str = "") -> None:
+        super().__init__(f"{code}: {message}", cure)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A vote on record. `role` is that of the key it was signed with."""
+
+    vote: Vote
+    role: Role
+    at: float
+    withdrawn: bool
+
+
+@dataclass(slots=True)
+class State:
+    """See `gate.apply` for how each part comes about. Times are those of the ledger, in POSIX seconds.
+
+    `fault` says that the records on disk do not fit the ledger: then nothing of this counts.
+    """
+
+    seq: int = -1  # of the last record
+    fault: str = ""
+    trust: TrustRoot | None = None
+    trust_digest: str = ""  # of the version in force
+    deployment: str = ""
+    keys: dict[str, Ed25519PublicKey] = field(default_factory=dict)  # in force, by id
+    bound: dict[str, tuple[str, Role]] = field(default_factory=dict)  # every key ever, to holder and role
+    orgs_of: dict[str, str] = field(default_factory=dict)  # every person ever, to organisation
+    packs: dict[str, PolicyPack] = field(default_factory=dict)  # every pack ever in force, by digest
+    policy: str = ""  # digest of the one in force
+    plans: dict[str, Plan] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    signed_as: dict[str, Role] = field(default_factory=dict)  # plans, evidence: role of its key
+    roots: dict[str, tuple[str, str]] = field(default_factory=dict)  # root: family and tier it is known as
+    votes: dict[str, Cast] = field(default_factory=dict)
+    releases: dict[str, Release] = field(default_factory=dict)
+    fallen: dict[str, tuple[float, Code]] = field(default_factory=dict)  # releases that ended before time
+    suspensions: dict[str, Suspension] = field(default_factory=dict)  # those in force
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    organisations: dict[str, Organisation] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    granted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # organisation: ids of its grants
+    revoked: dict[str, float] = field(default_factory=dict)  # grants and organisations
+    acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)  # record: servers
+    at: dict[str, float] = field(default_factory=dict)  # every record's id, to its time
+
+    def clone(self) -> "State":
+        """A copy that can be changed without the original being changed. Records are shared."""
+        values: dict[str, Any] = {}
+        for part in dataclasses.fields(self):
+            value = getattr(self, part.name)
+            values[part.name] = dict(value) if isinstance(value, dict) else value
+        return State(**values)
+
+    @property
+    def pack(self) -> PolicyPack | None:
+        return self.packs.get(self.policy)
+
+    @property
+    def drill(self) -> bool:
+        return self.trust is not None and self.trust.drill
+
+
+def known_attributes(state: State, org: str) -> Mapping[str, str]:
+    """What is vetted of an organisation; nothing for an unknown one."""
+    found = state.organisations.get(org)
+    return {} if found is None else {**found.attributes, "org": org, "audience": found.audience}
+
+
+def suspended(state: State, tier: str, attributes: Mapping[str, str]) -> Suspension | None:
+    """The suspension that hits a caller with these attributes; an unknown attribute is a hit."""
+    for found in state.suspensions.values():
+        if found.tier not in ("", tier):
+            continue
+        if all(attributes.get(name, value) == value for name, value in found.where.items()):
+            return found
+    return None
+
+
+def later(stage: Stage, than: Stage) -> bool:
+    order = tuple(Stage)
+    return order.index(stage) > order.index(than)
