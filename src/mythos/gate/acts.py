@@ -197,7 +197,7 @@ def resume(
 def report_incident(
     store: Store, clock: Clock, principal: Principal, profile: str, note: str, by: str, secret: Secret
 ) -> Incident:
-    """A safeguard was broken: evidence for this profile is void from now on."""
+    """A safeguard was broken: releases under this profile end, until it is measured again."""
     record = Incident(new_id("inc"), load_state(store).deployment, profile, note, by)
     return _submitted(store, clock, principal, record, secret)
 

@@ -103,7 +103,7 @@ def audience_id(audience: AudienceClass) -> str:
 
 
 def runs_for(state: State, subject: Subject) -> list[Run]:
-    """Every plan on these weights, with its evidence, under this profile or under none; voided ones left out.
+    """Every plan on these weights, with its evidence, under this profile or under none.
 
     What was measured without safeguards bounds what can be done with them.
     """
@@ -113,9 +113,6 @@ def runs_for(state: State, subject: Subject) -> list[Run]:
     runs = []
     for plan in state.plans.values():
         if plan.root != subject.root or plan.profile not in (subject.profile, NO_PROFILE):
-            continue
-        broken = [i for i in state.incidents.values() if i.profile == plan.profile]
-        if any(state.at[incident.id] >= state.at[plan.id] for incident in broken):
             continue
         pieces = sorted(by_plan.get(plan.id, []), key=lambda piece: piece.look)
         logged = max((state.at[piece.id] for piece in pieces), default=state.at[plan.id])
@@ -246,6 +243,11 @@ def _domains(
         for key in state.trust.keys
         if key.holder in state.orgs_of and state.bound[key.id][1].value != "external_evaluator"
     )
+    broken = [state.at[i.id] for i in state.incidents.values() if i.profile == subject.profile]
+    again = [run.planned_at for run in runs if run.plan.profile == subject.profile and run.evidence]
+    if broken and max(again, default=0.0) <= max(broken):
+        # Older evidence is not dropped, lest an incident rid somebody of a bad result: newer must join it.
+        found.hold(Code.EVIDENCE_VOID, f"{subject.profile} was broken and not measured again")
     until = float("inf")
     levels = {level.name: level for level in pack.safety_levels}
 

@@ -146,7 +146,7 @@ class PolicyActivation:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A safeguard was broken: evidence for this profile counts no more."""
+    """A safeguard was broken: this profile holds until it is measured again."""
 
     id: str
     deployment: str
