@@ -20,7 +20,7 @@ from mythos.records.note import LOG, SignedHead, Verifier, open_note, parse_head
 from mythos.records.root import leaf_hash
 from mythos.records.tlog import inclusion_holds, parse_proof, proof_text, request_text
 from mythos.store.home import private_directory
-from mythos.store.operator_key import LEDGER_KEY, key_in, public_key, read_key, service_key
+from mythos.store.operator_key import LEDGER_KEY, make_key, public_key, read_key, service_key
 
 
 def run_list(limit: int) -> int:
@@ -131,7 +131,7 @@ def run_init(directory: Path, log: str, name: str) -> int:
             "Name a directory outside MYTHOS_HOME, at best on another machine.",
         )
     private_directory(place)
-    made = witness.init_witness(place, name, key_in(place / "witness.key"), _trusted(log)[0], Clock())
+    made = witness.init_witness(place, name, make_key(place / "witness.key"), _trusted(log)[0], Clock())
     if json_wanted():
         emit({"key": str(made), "trust": str(place / witness.TRUST)})
     else:

@@ -92,6 +92,19 @@ def audit(
     `facts` are JSON values: ids, names, counts; never a prompt, an answer or a secret. Long texts are cut.
     An attempt refused because the clock is behind is still written, at the last ledger time.
     """
+    with store.begin() as conn:
+        return audit_in(conn, clock, principal, action, outcome, facts)
+
+
+def audit_in(
+    conn: sa.Connection,
+    clock: Clock,
+    principal: Principal | None,
+    action: str,
+    outcome: str,
+    facts: Mapping[str, Any],
+) -> int:
+    """As `audit`, in the transaction of `conn`."""
     event: dict[str, Any] = {
         "kind": "attempt",
         "principal": principal and principal.id,
@@ -100,9 +113,13 @@ def audit(
         "outcome": outcome,
         "facts": _trimmed(facts),
     }
-    with store.begin() as conn:
-        seq, now, marked = _despite_clock(conn, clock, event)
-        return _write(conn, seq, now, marked)
+    seq, now, marked = _despite_clock(conn, clock, event)
+    return _write(conn, seq, now, marked)
+
+
+def now_in(conn: sa.Connection, clock: Clock) -> float:
+    """The time as the transaction of `conn` sees it. ClockError."""
+    return clock.after(head(conn)[1])
 
 
 def last_time(store: Transactions) -> float:

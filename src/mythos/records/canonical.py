@@ -23,10 +23,10 @@ def canonical(value: Any) -> bytes:
         raise RecordError(f"value has no canonical JSON form: {error}") from error
 
 
-def parse(data: bytes) -> Any:
-    """JSON of `data`, strictly: UTF-8, no duplicate keys, no NaN or infinity, at most `MAX_BYTES`."""
-    if len(data) > MAX_BYTES:
-        raise RecordError(f"record of {len(data)} bytes; the limit is {MAX_BYTES}")
+def parse(data: bytes, limit: int = MAX_BYTES) -> Any:
+    """JSON of `data`, strictly: UTF-8, no duplicate keys, no NaN or infinity, at most `limit` bytes."""
+    if len(data) > limit:
+        raise RecordError(f"record of {len(data)} bytes; the limit is {limit}")
     try:
         return json.loads(
             data.decode("utf-8"),
@@ -38,9 +38,9 @@ def parse(data: bytes) -> Any:
         raise RecordError(f"record is not JSON: {error}") from error
 
 
-def parse_canonical(data: bytes) -> Any:
+def parse_canonical(data: bytes, limit: int = MAX_BYTES) -> Any:
     """As `parse`, and `data` must be the canonical form of what it says (no second spelling)."""
-    value = parse(data)
+    value = parse(data, limit)
     if canonical(value) != data:
         raise RecordError("record is not in canonical form (RFC 8785)")
     return value

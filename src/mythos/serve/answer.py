@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,6 +18,7 @@ from mythos.data.template import ChatError, TemplateError
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.grammar import SchemaError, ToolShape, json_schema_grammar, tools_grammar
 from mythos.engine.request import (
+    Delta,
     Done,
     Event,
     Finish,
@@ -32,6 +33,7 @@ from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
 from mythos.serve.errors import ApiError, ClientGone, bad, not_found_model
+from mythos.serve.receipts import Draft, write_receipt
 from mythos.spec.family import Tier
 from mythos.store.usage import UsageRow
 
@@ -66,6 +68,7 @@ class Answer:
     permit: Permit
     prompt_tokens: int
     generation: "Generation"
+    draft: Draft
     recorded: "Future[None] | None"
     done: Done | None = None
     gone: bool = False  # the client has left
@@ -81,6 +84,8 @@ class Answer:
             elif not self.first_text:
                 self.first_text = time.monotonic() - self.call.began
                 self.call.service.metrics.first_token.observe(self.first_text)
+            if isinstance(event, Delta):
+                self.draft.add(event)
             yield event
 
 
@@ -205,23 +210,23 @@ async def begin(call: Call, asked: Asked) -> Answer:
         call.note("mythos-clamped", [f"max_tokens={max_tokens}"])
     org = call.caller.org
     service.limits.begin(org, len(ready.prompt))
+    request = Request(
+        prompt=ready.prompt,
+        max_tokens=max_tokens,
+        sampling=_sampling(asked, tier),
+        stop=asked.stop,
+        grammar=ready.grammar,
+        logprobs=asked.logprobs,
+    )
+    draft = Draft(call, asked, ready.permit, request)
     generation = None
     try:
-        generation = service.engine.submit(
-            ready.permit,
-            Request(
-                prompt=ready.prompt,
-                max_tokens=max_tokens,
-                sampling=_sampling(asked, tier),
-                stop=asked.stop,
-                grammar=ready.grammar,
-                logprobs=asked.logprobs,
-            ),
-        )
+        generation = service.engine.submit(ready.permit, request)
         recorded = service.recorder.attempt(
             call.caller,
             "answer",
             "permitted",
+            draft.at,
             receipt=call.receipt,
             request=call.request_id,
             tier=tier.name,
@@ -235,8 +240,9 @@ async def begin(call: Call, asked: Asked) -> Answer:
         raise _engine_refusal(error) from error
     call.recorded = True
     service.running.add(generation)
+    service.drafts[draft.id] = draft
     service.metrics.running.inc()
-    return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, recorded)
+    return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
 
 
 def _stopping() -> ApiError:
@@ -308,7 +314,8 @@ def _close(answer: Answer) -> None:
         finish=done.finish.value,
         seconds=seconds,
     )
-    answer.recorded = service.recorder.usage(call.caller, row)
+    answer.recorded = service.recorder.answered(call.caller, row, partial(write_receipt, answer.draft, done))
+    answer.recorded.add_done_callback(lambda _: service.drafts.pop(answer.draft.id))
 
 
 async def written(answer: Answer) -> None:

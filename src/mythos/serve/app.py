@@ -26,6 +26,7 @@ from mythos.serve.messages_in import read_messages, wire_version
 from mythos.serve.metrics import CONTENT_TYPE
 from mythos.serve.models import anthropic_model, anthropic_page, openai_model, openai_page, page_of
 from mythos.serve.openapi import document
+from mythos.serve.receipts import receipt_for
 from mythos.serve.service import Service
 
 Handler = Callable[[Call, Receive, Send], Awaitable[None]]
@@ -139,6 +140,15 @@ async def _model(call: Call, receive: Receive, send: Send) -> None:
     await respond(send, 200, body, head=call.method == "HEAD")
 
 
+async def _receipt(call: Call, receive: Receive, send: Send) -> None:
+    call.action = "receipt"
+    given = unquote(call.path.removeprefix("/v1/receipts/"))
+    found = await asyncio.to_thread(receipt_for, call.service, call.caller, given)
+    if found is None:
+        raise ApiError(404, "Not found", code="not_found")
+    await respond(send, 200, found, head=call.method == "HEAD")
+
+
 async def _metrics(call: Call, receive: Receive, send: Send) -> None:
     call.action = "metrics"
     if not is_operator(call.caller):
@@ -162,6 +172,7 @@ ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/chat/completions", _chat),
     ("GET", "/v1/models", _models),
     ("GET", "/v1/models/{model_id:path}", _model),
+    ("GET", "/v1/receipts/{receipt_id}", _receipt),
     ("GET", "/metrics", _metrics),
     ("GET", "/openapi.json", _openapi),
 )

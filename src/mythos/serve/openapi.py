@@ -216,6 +216,7 @@ _MODELS_VERSION: Schema = {
     "description": "With it the answer has the Messages API's shape, without it the chat completions API's.",
 }
 _MODEL_ID: Schema = {"name": "model_id", "in": "path", "required": True, "schema": _MODEL}
+_RECEIPT: Schema = {"name": "receipt_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _LIST_PARAMETERS: list[Schema] = [
     _MODELS_VERSION,
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
@@ -270,6 +271,11 @@ def document() -> Schema:
             ),
             "/v1/models": _get("List the models", _json("Models"), _LIST_PARAMETERS),
             "/v1/models/{model_id}": _get("One model", _json("Model"), [_MODEL_ID, _MODELS_VERSION]),
+            "/v1/receipts/{receipt_id}": _get(
+                "What one answer was, and what it rests on",
+                {"application/json": {"schema": _OBJECT}},
+                [_RECEIPT],
+            ),
             "/metrics": _get("Figures for the operator", text, []),
             "/openapi.json": _get("This description", {"application/json": {"schema": _OBJECT}}, []),
         },

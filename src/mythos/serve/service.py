@@ -22,11 +22,13 @@ from mythos.spec.family import Family, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.keys import principal_for_secret
+from mythos.store.operator_key import SERVER_KEY, service_key
 from mythos.store.weights import Registered, registered
 
 if TYPE_CHECKING:
     from mythos.engine.engine import Engine
     from mythos.engine.generation import Generation
+    from mythos.serve.receipts import Draft
 
 MAX_CREDENTIAL = 512  # characters
 
@@ -53,6 +55,8 @@ class Service:
         self.metrics = Metrics()
         self.recorder = Recorder(self.store, self.clock)
         self.running: set[Generation] = set()
+        self.drafts: dict[str, Draft] = {}  # receipts that are pending
+        self.receipt_key = service_key(self.home, SERVER_KEY)
         self.reading_out: set[asyncio.Task[None]] = set()  # cancelled, on their way to the last event
         self.draining = False
         self.aliases: Mapping[str, str] = {}

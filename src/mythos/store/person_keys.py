@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mythos.records.errors import MythosError
 from mythos.records.trust import Role
 from mythos.store.home import Home, private_directory
-from mythos.store.operator_key import key_in, read_key
+from mythos.store.operator_key import make_key, read_key
 
 
 def person_key(home: Home, person: str, role: Role) -> Ed25519PrivateKey:
@@ -26,7 +26,7 @@ def person_key(home: Home, person: str, role: Role) -> Ed25519PrivateKey:
 
 def new_person_key(home: Home, person: str, role: Role) -> Ed25519PrivateKey:
     """The person's key for a role, made when there is none yet."""
-    return key_in(_path(home, person, role))
+    return make_key(_path(home, person, role))
 
 
 def _path(home: Home, person: str, role: Role) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from mythos.ledger.log import now_in
 from mythos.records.clock import Clock
 from mythos.records.principal import Principal
 from mythos.store.db import Store, StoreError
@@ -44,13 +45,18 @@ class UsageTotal:
 
 def record_usage(store: Store, clock: Clock, principal: Principal, row: UsageRow) -> None:
     """Store `row`. StoreError when it is there already, a number is negative or the org not the caller's."""
+    with store.begin() as conn:
+        record_usage_in(conn, clock, principal, row)
+
+
+def record_usage_in(conn: sa.Connection, clock: Clock, principal: Principal, row: UsageRow) -> None:
+    """As `record_usage`, in the transaction of `conn`."""
     if row.org != principal.org:
         raise StoreError(f"usage of {row.org!r} recorded for a caller of {principal.org!r}")
-    now = clock.now()
+    now = now_in(conn, clock)
     day = time.strftime("%Y-%m-%d", time.gmtime(now))
     try:
-        with store.begin() as conn:
-            conn.execute(usage.insert().values(time=now, day=day, principal=principal.id, **asdict(row)))
+        conn.execute(usage.insert().values(time=now, day=day, principal=principal.id, **asdict(row)))
     except exc.IntegrityError as error:
         raise StoreError(f"usage of {row.request_id}: {error.orig}") from error
 

@@ -1,0 +1,136 @@
+"""Making bundles: from the database, what `records.bundle` verifies without it."""
+
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+
+from mythos.gate.submit import load_state
+from mythos.ledger.heads import find_head, last_cosigned, origin_of, prove, publish
+from mythos.records import dsse
+from mythos.records.bundle import HANDLING, VERSION, Bundle, Entry, ServiceKeys, seal_keys
+from mythos.records.canonical import canonical
+from mythos.records.clock import Clock
+from mythos.records.errors import MythosError
+from mythos.records.note import LOG, SignedHead, Verifier
+from mythos.records.release import Choice
+from mythos.records.signed import to_plain
+from mythos.store.db import Store
+from mythos.store.home import Home
+from mythos.store.operator_key import LEDGER_KEY, SERVER_KEY, operator_keys, service_key
+from mythos.store.receipts import StoredReceipt
+from mythos.store.tables import decisions, records
+
+Found = list[tuple[int, str, bytes]]  # seq, kind, envelope
+
+
+def deployment_of(store: Store) -> str:
+    """The digest of the first trust root; "" where nobody is enrolled."""
+    return load_state(store).deployment
+
+
+def receipt_document(home: Home, store: Store, clock: Clock, receipt: StoredReceipt) -> bytes:
+    """What the caller of an answer is given: the receipt, what opens it, the bundle that leads from it."""
+    said = dsse.peek(receipt.envelope)
+    bundle = build_bundle(home, store, clock, said["decision"], said["deployment"], receipt)
+    own = bundle.entries[-1]
+    document = {
+        "id": receipt.id,
+        "status": "logged",
+        "receipt": own.envelope,
+        "opening": receipt.opening,
+        "leaf": own.seq,
+        "event": own.event,
+        "salt": own.salt,
+        "inclusion": list(own.path),
+        "bundle": to_plain(bundle),
+    }
+    return canonical(document)
+
+
+def build_bundle(
+    home: Home,
+    store: Store,
+    clock: Clock,
+    decision: str,
+    deployment: str,
+    receipt: StoredReceipt | None = None,
+) -> Bundle:
+    """What a decision rests on and, if given, the receipt that rests on it, under one signed tree head.
+
+    A head with cosignatures is preferred; when none reaches far enough a new one is signed. MythosError when
+    the decision is not on record.
+    """
+    with store.read() as conn:
+        found = _handling(conn, decision) or _release(conn, decision)
+        if not found:
+            raise MythosError(f"no decision {decision[:80]!r} is on record")
+        if deployment and found[0][1] == HANDLING:
+            found += _kept(conn, "trust-root")
+    if receipt is not None:
+        found.append((receipt.logged, "receipt", receipt.envelope))
+    found.sort()
+    ledger_key = service_key(home, LEDGER_KEY)
+    public = ledger_key.public_key()
+    log, tiles = Verifier(origin_of(public), LOG, public.public_bytes_raw()), home.path / "tiles"
+    head = _reaching(store, log, found[-1][0]) or publish(store, clock, tiles, log.name, ledger_key)
+    entries = []
+    for seq, kind, envelope in found:
+        proof, opened = prove(store, tiles, log, seq, head.head.size)
+        path = tuple(step.hex() for step in proof.path)
+        entries.append(Entry(kind, seq, envelope.decode(), opened[16:].decode(), opened[:16].hex(), path))
+    operator, server = operator_keys(home), service_key(home, SERVER_KEY)
+    raw = [key.public_key().public_bytes_raw().hex() for key in (operator, server, ledger_key)]
+    keys = b"" if deployment else seal_keys(ServiceKeys(*raw), operator)
+    return Bundle(VERSION, head.note.decode(), keys.decode(), tuple(entries))
+
+
+def _reaching(store: Store, log: Verifier, seq: int) -> SignedHead | None:
+    """The last cosigned head, or else the last head, that covers event `seq`."""
+    cosigned = last_cosigned(store, log)
+    with store.read() as conn:
+        for head in (find_head(conn, log, cosigned), find_head(conn, log)):
+            if head is not None and head.head.size > seq:
+                return head
+    return None
+
+
+def _kept(conn: sa.Connection, *kinds: str) -> Found:
+    c = records.c
+    rows = conn.execute(sa.select(c.seq, c.kind, c.envelope).where(c.kind.in_(kinds)))
+    return [(row.seq, row.kind, row.envelope) for row in rows]
+
+
+def _handling(conn: sa.Connection, decision: str) -> Found:
+    c = decisions.c
+    row = conn.execute(sa.select(c.logged, c.envelope).where(c.id == decision)).first()
+    return [] if row is None else [(row.logged, HANDLING, row.envelope)]
+
+
+def _release(conn: sa.Connection, decision: str) -> Found:
+    """The release, what it names, its policy, vetoes on the same weights, withdrawals, all trust roots."""
+    rows = _kept(conn, "release", "vote", "withdrawal", "halt", "policy", "plan", "evidence", "trust-root")
+    said: dict[int, dict[str, Any]] = {seq: dsse.peek(envelope) for seq, _, envelope in rows}
+    release = next((s for seq, k, _ in rows if k == "release" and (s := said[seq])["id"] == decision), None)
+    if release is None:
+        return []
+    pieces = [
+        said[seq] for seq, kind, _ in rows if kind == "evidence" and said[seq]["id"] in release["evidence"]
+    ]
+    named = {decision, *release["evidence"], *release["votes"], *(piece["plan"] for piece in pieces)}
+    against = [said[seq] for seq, kind, _ in rows if kind == "vote" and said[seq]["choice"] == Choice.VETO]
+    named |= {vote["id"] for vote in against if vote["subject"]["root"] == release["subject"]["root"]}
+
+    def carried(kind: str, record: dict[str, Any]) -> bool:
+        match kind:
+            case "trust-root":
+                return True
+            case "withdrawal":
+                return record["vote"] in named
+            case "halt":
+                return record["release"] == decision
+            case "policy":
+                return hashlib.sha256(record["pack"].encode()).hexdigest() == release["subject"]["policy"]
+        return record["id"] in named
+
+    return [row for row in rows if carried(row[1], said[row[0]])]
