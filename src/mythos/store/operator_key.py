@@ -1,4 +1,7 @@
-"""Signing keys of this machine: Ed25519, one file each in the key directory, such as `operator.key`."""
+"""Signing keys of this deployment's services: Ed25519, one file each in the key directory.
+
+`operator.key` is the local operator's, who issues handling decisions; enrolled, it is also the gate's.
+"""
 
 import contextlib
 from pathlib import Path
@@ -11,31 +14,23 @@ from mythos.records.dsse import key_id
 from mythos.store.home import Home, HomeError, read_private, write_private
 
 NAME = "operator.key"
-LEDGER_KEY = "ledger.key"
 
 
 def operator_keys(home: Home) -> Ed25519PrivateKey:
     """The operator's private key, made on first use. HomeError when the file is damaged or not private."""
-    return service_key(home, NAME)
+    return service_key(home, "operator")
 
 
 def service_key(home: Home, name: str) -> Ed25519PrivateKey:
-    """The private key in the file `name` of the key directory, made on first use. HomeError as above."""
-    return key_in(home.keys_dir / name)
+    """The key a service of this deployment signs with: `operator` (also the gate), `server`, `ledger`."""
+    return make_key(home.keys_dir / f"{name}.key")
 
 
-def public_key(home: Home, name: str) -> Ed25519PublicKey | None:
-    """The public half of a service's key; None when there is no key yet. Makes nothing."""
-    key = read_key(home.keys_dir / name) if home.keys.exists() else None
-    return None if key is None else key.public_key()
-
-
-def key_in(path: Path) -> Ed25519PrivateKey:
-    """The private key in the file `path`, made on first use."""
+def make_key(path: Path) -> Ed25519PrivateKey:
+    """The private key in the file `path`, made when there is none. HomeError as in `read_key`."""
     key = read_key(path)
     if key is None:
-        new = Ed25519PrivateKey.generate()
-        pem = new.private_bytes(
+        pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
@@ -49,8 +44,8 @@ def key_in(path: Path) -> Ed25519PrivateKey:
 
 def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
     """By key id, the keys whose handling decisions count here: the operator's, or none. Makes nothing."""
-    key = public_key(home, NAME)
-    return {} if key is None else {key_id(key): key}
+    key = read_key(home.keys_dir / NAME) if home.keys.exists() else None
+    return {} if key is None else {key_id(key.public_key()): key.public_key()}
 
 
 def key_stamp(home: Home) -> tuple[int, ...]:
@@ -64,7 +59,7 @@ def key_stamp(home: Home) -> tuple[int, ...]:
 
 
 def read_key(path: Path) -> Ed25519PrivateKey | None:
-    """The private key in the file `path`, None without one. HomeError when it is damaged or not private."""
+    """The private key in a file of ours, None when it is missing. HomeError when damaged or not private."""
     try:
         key = serialization.load_pem_private_key(read_private(path), password=None)
     except FileNotFoundError:
@@ -72,8 +67,6 @@ def read_key(path: Path) -> Ed25519PrivateKey | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        again = " and run `mythos build` again for each tier" if path.name == NAME else ""
-        raise HomeError(
-            f"{path} is not an Ed25519 private key", f"Restore it from your own copy, or move it away{again}."
-        )
+        again = ", or move it away and run `mythos build` again for each tier" if path.name == NAME else ""
+        raise HomeError(f"{path} is not an Ed25519 private key", f"Restore it from your own copy{again}.")
     return key
