@@ -17,7 +17,7 @@ from mythos.model import sealed, weights_dir
 from mythos.model.errors import LinkNotAllowed, NameCollision, PlainWeights, WeightsError
 from mythos.model.sealed import HEADER, TAG
 from mythos.model.weights_dir import read_weights, remove_leftovers, seal_in_place, write_weights
-from mythos.records.keyring import KeyringError
+from mythos.records.keyring import Keyring, KeyringError
 from mythos.records.root import manifest_json
 from mythos.store.home import Home
 from mythos.store.weights_key import weights_keyring
@@ -206,9 +206,9 @@ def test_a_command_may_hold_the_key(tmp_path: Path, monkeypatch) -> None:
         read_weights(parent / root, weights_keyring(home))
 
 
-def make_plain(directory: Path) -> Path:
+def make_plain(directory: Path, keyring: Keyring = KEYRING) -> Path:
     """The same weights as an earlier version left them: the plain files, each in its old form."""
-    files = read_weights(directory, KEYRING)
+    files = read_weights(directory, keyring)
     shutil.rmtree(directory)
     directory.mkdir(mode=0o700)
     for name, data in (dict(files.files) | {"manifest.json": manifest_json(files.manifest)}).items():
