@@ -190,7 +190,9 @@ def run_program(job, source, target):
             send(target, {"raised": type(error).__name__})
 
 
-def run_tests(job, source, target):
+def load_tests(job, source, target):
+    """The tests, as a function that raises when they fail."""
+
     class Raised(Exception):
         """The program raised where the tests called it."""
 
@@ -206,13 +208,14 @@ def run_tests(job, source, target):
     exec(compile(job["prompt"], "<prompt>", "exec"), namespace)
     namespace[job["entry_point"]] = candidate
     exec(compile(job["test"], "<test>", "exec"), namespace)
-    namespace["check"](candidate)
+    check = namespace["check"]
+    return lambda: check(candidate)
 
 
 def main():
     role, read, write, seconds, size = sys.argv[1], *map(int, sys.argv[2:])
     job = json.loads(sys.stdin.buffer.read())
-    import collections, copy, hashlib, heapq, itertools, math, random, re, typing  # noqa: E401, F401
+    import collections  # noqa: E401, F401
 
     isolation = lock_in(seconds, size)
     source, target = os.fdopen(read, "rb"), os.fdopen(write, "wb")
@@ -220,6 +223,7 @@ def main():
         send(target, {"ready": isolation})
         run_program(job, source, target)
         return
+    check = load_tests(job, source, target)  # an exception here ends the process: no verdict, an error
     verdict = {"outcome": "error", "why": "the program's process did not start", "isolation": isolation}
     try:
         ready = receive(source)["ready"]
@@ -229,7 +233,7 @@ def main():
         verdict["why"] += f" ({type(error).__name__})"
     else:
         try:
-            run_tests(job, source, target)
+            check()
             verdict |= {"outcome": "success", "why": ""}
         except Exception as error:
             verdict |= {"outcome": "failure", "why": type(error).__name__}
