@@ -45,7 +45,7 @@ def loglikelihoods(
     longest = len(prefix) + max(map(len, continuations), default=0)
     if not prefix or not continuations or not all(continuations) or longest > tier.context:
         raise InvalidRequest("prefix and continuations must be non-empty and fit into the context")
-    loaded = engine.loaded(permit.root)
+    loaded = engine.loaded(permit)
     lengths = [len(c) for c in continuations]
     tokens, positions, rows, wanted = list(prefix), list(range(len(prefix))), [], []
     for continuation in continuations:

@@ -11,13 +11,14 @@ from mythos.engine.loader import Loader
 from mythos.evaluate import humaneval, mmlu_dev, mutants, refusal
 from mythos.evaluate.journal import Journal
 from mythos.evaluate.suite import Access, Result, Suite
-from mythos.gate.authorize import authorize, load_standing
+from mythos.gate.authorize import authorize, decision_on, load_standing
 from mythos.records.clock import Clock
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
 from mythos.records.evidence import Sample
 from mythos.records.permit import Action, Permit, Refusal
 from mythos.records.principal import Principal
+from mythos.records.release import Release
 from mythos.spec.family import Family, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
@@ -97,16 +98,18 @@ def run_suite(
             raise PermissionError(answer.message)
         return answer
 
-    def decided(root: str) -> tuple[Tier, Handling]:
-        ask(Action.LOAD)
+    def decided(root: str, decision: str) -> tuple[Tier, Handling | Release]:
         state = load_standing(home, store, family)
-        return state.family.tier(tier), state.decisions[tier]
+        found = decision_on(state, root, decision, clock.now())
+        if found is None:
+            raise PermissionError("the decision does not hold")
+        return state.family.tier(tier), found
 
     permit = ask(Action.ANSWER)
     engine = Engine(Loader(home), decided, memory, now=clock.now)
     engine.start()
     try:
-        loaded = engine.loaded(permit.root)
+        loaded = engine.loaded(permit)
         about = {
             "plan": journal_dir.name, "family": family.name, "tier": tier, "root": loaded.root,
             "profile": loaded.profile, "backend": loaded.backend, "mode": "exact", "suite": suite.name,
