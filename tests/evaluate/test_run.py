@@ -68,7 +68,8 @@ from mythos.store.home import Home
 from tests.tiny import tiny_tier
 home = Home.open(sys.argv[1])
 family = Family("tiny", "for tests", "none", (tiny_tier("small"),))
-run_suite(home, Store.open(home), Clock(), OPERATOR, family, "small", "refusal", "chat", Path(sys.argv[2]), 24)
+run_suite(home, Store.open(home), Clock(), OPERATOR, family, "small", "refusal",
+          "chat", Path(sys.argv[2]), limit=24)
 """
 
 

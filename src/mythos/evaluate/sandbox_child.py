@@ -1,13 +1,14 @@
 """One half of a sandboxed run. Started by path with `python -I -S`; imports nothing of this project.
 
     sandbox_child.py program READ WRITE SECONDS BYTES    what a model wrote; answers calls
-    sandbox_child.py tests   READ WRITE SECONDS BYTES    the tests; calls, compares, gives the verdict on stdout
+    sandbox_child.py tests   READ WRITE SECONDS BYTES    the tests; calls, compares; verdict on stdout
 
 The two are separate processes joined by two pipes: the program never holds the tests, the expected values or
 the pipe of the verdict, and what it returns arrives as plain JSON, so neither patched built-ins nor objects
 that equal everything reach a comparison. The job comes on stdin as JSON. Both lock themselves in first.
 """
 
+# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAssignmentType=false
 import ctypes
 import json
 import os
@@ -125,7 +126,7 @@ def lock_in(seconds, size):
 
 
 def encode(value):
-    """Plain JSON for the built-in types and what derives from them; anything else arrives as nothing known."""
+    """Plain JSON for the built-in types and what derives from them; anything else arrives unknown."""
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, str):

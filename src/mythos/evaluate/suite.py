@@ -130,7 +130,7 @@ def harness_digest(files: tuple[str, ...]) -> str:
 
 
 def together(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """`work` of each item, STREAMS at once, in order. What has not begun when the reader leaves never does."""
+    """`work` of each item, STREAMS at once, in order. What has not begun when the reader leaves is left."""
     pool = ThreadPoolExecutor(STREAMS)
     try:
         yield from pool.map(work, items)
