@@ -34,7 +34,7 @@ def test_likelihood_is_that_of_a_plain_forward_and_the_same_each_time(tiny):
         permit = tiny.permit()
         got = loglikelihoods(engine, permit, prefix, continuations)
         assert got == loglikelihoods(engine, permit, prefix, continuations)
-        model = engine.loaded(permit.root).model
+        model = engine.loaded(permit).model
         for value, continuation in zip(got, continuations, strict=True):
             tokens = torch.tensor(prefix + continuation)
             with torch.inference_mode():
