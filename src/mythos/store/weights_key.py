@@ -6,7 +6,6 @@ read and write base64 on stdin and stdout. So a KMS or a TPM can hold the key: i
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import os
 import secrets
@@ -37,8 +36,14 @@ def weights_keyring(home: Home) -> Keyring:
 def _file_keyring(home: Home) -> Keyring:
     path = home.keys_dir / NAME
     if not path.exists():
-        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+        try:
             write_private(path, secrets.token_bytes(KEY_BYTES), replace=False)
+        except FileExistsError:
+            pass  # another process was first: its key counts
+        except OSError as error:
+            raise HomeError(
+                f"cannot write {path}: {error.strerror}", "Make space, or make it writable."
+            ) from None
     key = read_private(path)
     if len(key) != KEY_BYTES:
         raise HomeError(
