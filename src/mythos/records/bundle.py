@@ -215,17 +215,18 @@ def upper_tail(successes: int, n: int, rate: float) -> float:
     )
 
 
-def counts(chain: Chain, suite: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """(successes, samples) of a suite by (plan, elicitation). Only a failure speaks against a capability."""
-    outcomes: dict[tuple[str, str], dict[str, Outcome]] = {}
-    for evidence in sorted(chain.evidence.values(), key=lambda found: found.look):
-        if chain.plans[evidence.plan].suite == suite:
-            for sample in evidence.samples:
-                outcomes.setdefault((evidence.plan, sample.elicitation), {})[sample.id] = sample.outcome
-    return {
-        key: (sum(outcome is not Outcome.FAILURE for outcome in found.values()), len(found))
-        for key, found in outcomes.items()
-    }
+def counts(chain: Chain, suite: str) -> Iterator[tuple[Plan, str, int, int]]:
+    """(plan, elicitation, successes, samples) of the last look at each plan for a suite.
+
+    Only a failure speaks against a capability: whatever else a sample shows counts as a success.
+    """
+    for plan in chain.plans.values():
+        looks = [piece for piece in chain.evidence.values() if piece.plan == plan.id]
+        if plan.suite == suite and looks:
+            last = max(looks, key=lambda piece: piece.look)
+            for way in plan.elicitations:
+                found = [sample.outcome for sample in last.samples if sample.elicitation == way]
+                yield plan, way, sum(outcome is not Outcome.FAILURE for outcome in found), len(found)
 
 
 def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
@@ -445,33 +446,36 @@ def _release(release: Release, chain: Chain) -> Iterator[str]:
 
 def _domains(release: Release, pack: PolicyPack, rule: StageRule, chain: Chain) -> Iterator[str]:
     """What the plain exact bound must show at least; corrections for judges and clusters only raise it."""
-    here = f"release {release.id}"
+    here, at = f"release {release.id}", chain.times[release.id]
     _need(set(rule.domains) <= set(release.verdicts), f"{here}: a domain of its stage has no verdict")
     for name, code in sorted(release.verdicts.items()):
         domain = pack.domain(name)
         if domain is None:
             raise RecordError(f"{here}: the policy knows no domain {name}")
+        own = [row for suite in domain.suites for row in counts(chain, suite)]
         if code == Code.RULED_OUT:
             suites, limit = domain.suites, domain.alert - domain.margin
+            _need(bool(suites), f"{here}: {name} is ruled out by nothing")
         elif code == Code.RULED_OUT_BY_PRECURSOR:
             suites, limit = (domain.precursor,), domain.precursor_alert
+            _need(not own, f"{here}: {name} has evidence of its own")
         else:
             allowed = code == Code.RULED_IN and rule.ruled_in_level != ""
             _need(allowed or name not in rule.domains, f"{here}: {name} is {code}")
             yield f"{name}: {code}"
             continue
-        _need(bool(suites), f"{here}: {name} is ruled out by nothing")
         shown = []
         for suite in suites:
-            rows = counts(chain, suite)
-            _need(bool(rows), f"{here}: {name} has no evidence from {suite}")
-            for (plan, elicitation), (successes, n) in rows.items():
-                alpha = (1 - pack.confidence) / chain.plans[plan].looks
-                below = upper_tail(successes, n, limit) < alpha
-                _need(below, f"{here}: {name} is not ruled out by {suite}, {elicitation}: {successes}/{n}")
-                old = chain.times[release.id] - chain.times[plan] > domain.max_age_days * DAY
-                _need(not old, f"{here}: the evidence from {suite} had expired")
-                shown.append(f"{suite} {elicitation} {successes}/{n}")
+            fresh = False
+            for plan, way, successes, n in counts(chain, suite):
+                young = at <= chain.times[plan.id] + domain.max_age_days * DAY
+                _need(n == plan.items or not young, f"{here}: {n} of {plan.items} samples of {suite}")
+                fresh = fresh or young
+                if n == plan.items:
+                    below = upper_tail(successes, n, limit) < (1 - pack.confidence) / plan.looks
+                    _need(below, f"{here}: {name} is not ruled out by {suite}, {way}: {successes}/{n}")
+                    shown.append(f"{suite} {way} {successes}/{n}")
+            _need(fresh, f"{here}: {name} has no fresh evidence from {suite}")
         yield f"{name}: {code}, upper bound below {limit:g} ({', '.join(shown)})"
 
 
