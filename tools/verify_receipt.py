@@ -3,8 +3,9 @@
 
     python verify_receipt.py FILE [--trust ROOT] [--prompt FILE] [--answer FILE] [--json]
 
-FILE is what `GET /v1/receipts/ID` returned, or its bundle alone. ROOT is whom you trust, from elsewhere: 64 hex digits (a trust root's digest, an operator's public key), or a file with
-a signed trust root or a PEM public key. Exit codes: 0 verified, 5 consistent but untrusted, 1 broken.
+FILE is what `GET /v1/receipts/ID` returned, or its bundle alone. ROOT is whom you trust, from elsewhere: 64
+hex digits (a trust root's digest, an operator's public key), or a file with a signed trust root or a PEM
+public key. Exit codes: 0 verified, 5 consistent but untrusted, 1 broken.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import math
 import re
 import struct
 import sys
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -27,16 +29,16 @@ SERVICES = {"gate", "server", "ledger", "witness"}
 FIELDS = {
     "trust-root": "version name drill threshold persons keys previous",
     "policy": "id deployment pack",
-    "plan": "id deployment family tier root profile suite suite_digest harness items elicitations "
-    "looks policy judge evaluator",
-    "evidence": "id deployment plan root profile suite_digest harness look samples judge transcripts isolation "
-    "evaluator started ended",
+    "plan": "id deployment family tier root profile suite suite_digest harness items elicitations looks"
+    " policy judge evaluator",
+    "evidence": "id deployment plan root profile suite_digest harness look samples judge transcripts"
+    " isolation evaluator started ended",
     "vote": "id deployment person choice subject note",
     "withdrawal": "id deployment person vote",
     "release": "id deployment subject strategy votes evidence verdicts requester rollback expires_at",
     "halt": "id deployment release reason by",
-    "receipt": "id deployment server family tier asked root profile mode backend decision purpose prompt answer "
-    "parameters finish input_tokens output_tokens time leaf",
+    "receipt": "id deployment server family tier asked root profile mode backend decision purpose prompt"
+    " answer parameters finish input_tokens output_tokens time leaf",
     "handling": "id family tier root principals actions purposes policy issued_at issued_by",
 }
 
@@ -103,7 +105,10 @@ def sha(data):
 
 
 def unhex(text, size):
-    need(isinstance(text, str) and re.fullmatch(r"[0-9a-f]{%d}" % (2 * size), text), "not lower-case hex")
+    need(
+        isinstance(text, str) and len(text) == 2 * size and re.fullmatch("[0-9a-f]*", text),
+        "not lower-case hex",
+    )
     return bytes.fromhex(text)
 
 
@@ -434,10 +439,9 @@ def check_receipt(receipt, by, seen, keys, say):
     need(seen[decision["id"]][0] < seen[receipt["id"]][0], f"{here}: older than its decision")
     need(abs(receipt["time"] - seen[receipt["id"]][1]) <= TOLERANCE, f"{here}: its time is not the ledger's")
     need(keys.get(receipt["server"], {}).get("role") == "server", f"{here}: names another server")
-    asked = f", {receipt['asked']} was asked" if receipt["asked"] != receipt["tier"] else ""
-    say(
-        f"receipt: {receipt['tier']} {receipt['root'][:16]} under {profile}{asked}, by {receipt['server'][:16]}"
-    )
+    asked = "" if receipt["asked"] == receipt["tier"] else f", {receipt['asked']} was asked"
+    root, server = receipt["root"][:16], receipt["server"][:16]
+    say(f"receipt: {receipt['tier']} {root} under {profile}{asked}, by {server}")
 
 
 def check_document(document, receipt, given, say):
@@ -479,7 +483,7 @@ def trusted(text):
     """64 hex digits from what `--trust` names."""
     if re.fullmatch("[0-9a-f]{64}", text):
         return text
-    data = open(text, "rb").read().strip()
+    data = Path(text).read_bytes().strip()
     if data.startswith(b"-----BEGIN"):
         return load_pem_public_key(data).public_bytes_raw().hex()
     if re.fullmatch(b"[0-9a-f]{64}", data):
@@ -511,9 +515,9 @@ def main():
         parser.add_argument(name)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    given = [open(path, "rb").read() if path else None for path in (args.prompt, args.answer)]
+    given = [Path(path).read_bytes() if path else None for path in (args.prompt, args.answer)]
     trust = trusted(args.trust) if args.trust else ""
-    status, steps = judge(open(args.file, "rb").read().removesuffix(b"\n"), trust, *given)
+    status, steps = judge(Path(args.file).read_bytes().removesuffix(b"\n"), trust, *given)
     print(json.dumps({"status": status, "steps": steps}) if args.json else "\n".join([*steps, status]))
     return {"verified": 0, "broken": 1}.get(status, 5)
 

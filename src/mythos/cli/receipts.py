@@ -64,7 +64,7 @@ def why(receipt: str, trust: str | None) -> int:
 
 def replay(file: Path, request: Path, answer: Path | None, family: str | None) -> int:
     """Nothing of the old answer is needed: its salts and the new tokens make the old digests, or do not."""
-    from mythos.serve.receipts import parameters, token_bytes
+    from mythos.serve.receipts import differences
 
     data = _bytes(file).removesuffix(b"\n")
     report = _report(data, None)
@@ -80,20 +80,11 @@ def replay(file: Path, request: Path, answer: Path | None, family: str | None) -
     if value["sampling"]["temperature"] and value["sampling"]["seed"] == "None":
         note("note: it was sampled without a seed; another answer says nothing")
     draft = _again(family or receipt.family, value["surface"], _bytes(request))
-    again = parameters(draft, opening["prompt"], opening["answer"])
-    text = "".join(draft.text).encode()
-    same = {
-        "root": draft.permit.root == receipt.root,
-        "prompt": salted(opening["prompt"], token_bytes(draft.request.prompt)) == receipt.prompt,
-        "tokens": again["answer_tokens"] == value["answer_tokens"],
-        "text": salted(opening["answer"], text) == receipt.answer,
-    }
-    same |= {f"parameters.{name}": again[name] == value[name] for name in again if name != "answer_tokens"}
+    differs = differences(draft, receipt, opening)
     if answer is not None:
         kept = _bytes(answer)
-        found = {salted(opening["answer"], each) for each in (kept, kept.removesuffix(b"\n"))}
-        same["answer file"] = receipt.answer in found
-    differs = [name for name, alike in same.items() if not alike]
+        if receipt.answer not in {salted(opening["answer"], x) for x in (kept, kept.removesuffix(b"\n"))}:
+            differs.append("answer file")
     if json_wanted():
         emit({"same": not differs, "differs": differs, "tokens": len(draft.tokens)})
     else:
