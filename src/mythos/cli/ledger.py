@@ -61,32 +61,32 @@ def run_prove(seq: int, out: Path | None, size: int | None, disclose: bool) -> i
 
 
 def run_check(path: Path, trust: str | None, leaf: str | None) -> int:
-    proof = parse_proof(_bytes(path))
     log, witnesses = _trusted(trust) if trust else (None, ())
     try:
+        proof = parse_proof(_bytes(path))
+        signed = open_note(proof.note, log, witnesses) if log else None
+        head = signed.head if signed else parse_head(proof.note)
         hashed = leaf_hash(proof.extra) if leaf is None else bytes.fromhex(leaf)
+    except RecordError as error:
+        raise CommandError(error.message, "Ask for the proof again.") from None
     except ValueError:
         raise CommandError("a leaf hash is 64 hex digits", code=Exit.USAGE) from None
     if leaf is None and not proof.extra:
         raise CommandError("the proof discloses no event", "mythos ledger check FILE --leaf HEX", Exit.USAGE)
-    if proof.extra and leaf_hash(proof.extra) != hashed:
-        raise CommandError("the event disclosed has another leaf")
-    signed = (
-        open_note(proof.note, log, witnesses) if log else SignedHead(parse_head(proof.note), proof.note, {})
-    )
-    if not inclusion_holds(hashed, proof.index, signed.head, proof.path):
+    if not inclusion_holds(hashed, proof.index, head, proof.path):
         raise CommandError(
             "the proof does not lead from this leaf to the tree head", "Ask for the proof again."
         )
-    event = proof.extra[16:].decode(errors="replace")
-    shown = {"trusted": log is not None, "seq": proof.index, **_shown(signed), "event": event or None}
+    event = proof.extra[16:].decode(errors="replace") if leaf is None else None
+    witnessed = _shown(signed)["witnesses"] if signed else {}
     if json_wanted():
-        emit(shown)
+        found = {"origin": head.origin, "size": head.size, "seq": proof.index, "event": event}
+        emit({**found, "witnesses": witnessed, "trusted": signed is not None})
     else:
-        print(f"event {proof.index} is among the first {signed.head.size} of {signed.head.origin}")
+        print(f"event {proof.index} is among the first {head.size} of {head.origin}")
         if event:
             print(printable(event))
-    return _judged(log is not None)
+    return _judged(signed is not None)
 
 
 def run_verify(trust: str | None, given: Sequence[Path]) -> int:
@@ -211,7 +211,9 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}", "Name an existing file.") from None
+        raise CommandError(
+            f"cannot read {path}: {error.strerror}", "Name an existing file.", Exit.USAGE
+        ) from None
 
 
 def _result(data: bytes, out: Path | None, shown: dict[str, object]) -> int:

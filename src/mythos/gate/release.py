@@ -115,9 +115,8 @@ def runs_for(state: State, subject: Subject) -> list[Run]:
         if plan.root != subject.root or plan.profile not in (subject.profile, NO_PROFILE):
             continue
         pieces = sorted(by_plan.get(plan.id, []), key=lambda piece: piece.look)
-        logged = max((state.at[piece.id] for piece in pieces), default=state.at[plan.id])
         role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator]
-        runs.append(Run(plan, tuple(pieces), state.at[plan.id], logged, frozenset({role}), org))
+        runs.append(Run(plan, tuple(pieces), state.at[plan.id], role, org))
     return runs
 
 

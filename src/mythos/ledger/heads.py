@@ -1,8 +1,8 @@
 """Signed tree heads: publishing them, and proofs from them.
 
 The table is the truth; tiles and the file `checkpoint` beside them are projections of it. A head is signed
-only when the log extends the last one, so there are never two roots of one size and never a smaller head after
-a larger one. What is read from a tile is checked against a signed root before it is used or handed out.
+only when the log extends the last one: there are never two roots of one size, nor a smaller head after a
+larger one. What is read from a tile is checked against a signed root before it is used or handed out.
 """
 
 from collections.abc import Callable, Iterator, Sequence

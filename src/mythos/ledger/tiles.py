@@ -61,7 +61,7 @@ class RightEdge:
 
 
 class Tiles:
-    """Reads the tiles of a log of `size` leaves, each at most once. LedgerError for a missing or short one."""
+    """Reads the tiles of a log of `size` leaves, each at most once. LedgerError when one is not there."""
 
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory

@@ -2,7 +2,8 @@
 
 It lives in a directory of its own, at best on another person's machine, and keeps there the last head that it
 cosigned. It cosigns only what provably extends that, so of a log that is shown to two parties in two forms
-it cosigns one at most. The state carries the witness's own signature and is on disk before a cosignature leaves.
+it cosigns one at most. The state carries the witness's own signature and is on disk before a cosignature
+leaves.
 """
 
 import fcntl

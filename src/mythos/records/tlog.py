@@ -21,7 +21,7 @@ HashOf = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class InclusionProof:
-    """That leaf `index` is in the tree of `note`. `extra`, if any, is the entry that the leaf is a hash of."""
+    """That leaf `index` is in the tree of `note`. `extra`, if any, is the entry that was hashed."""
 
     index: int
     path: tuple[bytes, ...]

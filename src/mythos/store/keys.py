@@ -5,6 +5,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -109,7 +110,7 @@ def principal_for_secret(store: Store, secret: str) -> Principal | None:
         return None
     if row.org == LOCAL_ORG:
         return Principal(OPERATOR.id, "key", LOCAL_ORG)
-    return Principal(row.id, "key", row.org, {"purpose": row.purpose})
+    return Principal(row.id, "key", row.org, MappingProxyType({"purpose": row.purpose}))
 
 
 def new_secret() -> str:

@@ -1,0 +1,1 @@
+"""Policy packs that come with the product, as TOML."""
