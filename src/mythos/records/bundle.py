@@ -29,7 +29,7 @@ from mythos.records.reasons import Code
 from mythos.records.receipt import Receipt
 from mythos.records.release import STAGES, Choice, Halt, PolicyActivation, Release, Vote, Withdrawal
 from mythos.records.root import hash_from_path, leaf_hash
-from mythos.records.signed import KINDS, digest, from_plain, to_plain, unseal
+from mythos.records.signed import KINDS, digest, from_plain, payload_type, to_plain, unseal
 from mythos.records.trust import VOTERS, Key, Role, TrustRoot
 
 VERSION = 1
@@ -89,7 +89,7 @@ class ServiceKeys:
 
 @dataclass(slots=True)
 class Chain:
-    """What a bundle says, as far as it has been verified. `times` and `seqs` are by record id."""
+    """What a bundle says, as far as it is verified. `times`, `seqs`, `digests` are by record id."""
 
     head: TreeHead | None = None
     witnesses: dict[str, int] = field(default_factory=dict)  # name: POSIX seconds
@@ -109,10 +109,8 @@ class Chain:
     receipt: Receipt | None = None
     seqs: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def deployment(self) -> str:
-        return digest(self.roots[0]) if self.roots else ""
+    digests: dict[str, str] = field(default_factory=dict)
+    deployment: str = ""
 
     @property
     def drill(self) -> bool:
@@ -248,6 +246,7 @@ def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
         if entry.kind == "trust-root":
             root = _next_root(chain.roots[-1] if chain.roots else None, entry.envelope.encode())
             chain.roots.append(root)
+            chain.deployment = chain.deployment or digest(root)
             chain.keys = {key.id: key for key in root.keys}
         elif entry.kind == HANDLING:  # may be older than the trust root
             later.append((entry, event))
@@ -298,13 +297,15 @@ def _logged(entry: Entry, head: TreeHead) -> dict[str, Any]:
 def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
     """Verify one record against the keys in force at its place, and file it."""
     trusted = {key_id: _public(key) for key_id, key in chain.keys.items()}
-    record, signers = unseal(entry.envelope.encode(), KINDS[entry.kind], trusted)
+    data, signers = dsse.verify(entry.envelope.encode(), payload_type(entry.kind), trusted)
+    record = from_plain(KINDS[entry.kind], parse_canonical(data))
     keys = [chain.keys[signer] for signer in signers]
     here = f"{entry.kind} {record.id}"
     _need(record.deployment == chain.deployment, f"{here}: of another deployment")
     _need(record.id not in chain.seqs, f"{here}: twice")
     _need(event.get("id") == record.id, f"{here}: its event names another")
     chain.seqs[record.id], chain.times[record.id] = entry.seq, float(event["time"])
+    chain.digests[record.id] = hashlib.sha256(data).hexdigest()
 
     match record:
         case PolicyActivation():
@@ -430,7 +431,7 @@ def _release(release: Release, chain: Chain) -> Iterator[str]:
 
     missing = set(release.evidence) ^ set(chain.evidence)
     _need(not missing, f"{here}: evidence is missing, or here without being named")
-    found = hashlib.sha256(canonical(sorted(map(digest, chain.evidence.values())))).hexdigest()
+    found = hashlib.sha256(canonical(sorted(chain.digests[name] for name in chain.evidence))).hexdigest()
     _need(found == subject.evidence, f"{here}: this is other evidence than was voted on")
     for evidence in chain.evidence.values():
         plan = chain.plans[evidence.plan]
