@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mythos.gate import acts
-from mythos.gate.bundle import build_bundle
+from mythos.gate.bundle import build_bundle, verify_fully
 from mythos.gate.release import evidence_root
 from mythos.records.bundle import BROKEN, UNTRUSTED, VERIFIED, bundle_json, trust_named, verify_document
 from mythos.records.canonical import canonical, parse
@@ -48,6 +48,25 @@ def test_a_true_receipt_verifies_and_says_drill(town, good):
     report = verify_document(good, town.state.deployment)
     assert report.chain.drill and "DRILL" in report.steps[0].text
     assert report.chain.receipt.decision == report.chain.release.id
+
+
+def test_the_gate_judges_the_samples_again(town, good):
+    """Few samples in clusters: the plain bound still holds, the gate's own verdict does not."""
+    trust = town.state.deployment
+    report = verify_fully(good, trust)
+    assert report.status == VERIFIED and "again" in report.steps[-1].text
+    piece, other = record(good, "evidence"), record(good, "evidence", 1)
+    alike = replace(piece, samples=tuple(replace(sample, cluster="one") for sample in piece.samples))
+    forge = Forge.of(town, good).swap("evidence", piece, alike, town.keys["evaluator-1"])
+    release = record(good, "release")
+    subject = replace(release.subject, evidence=evidence_root([alike, other]))
+    asked = (town.gate, town.keys["requester-1"])
+    forge.swap("release", release, replace(release, subject=subject), *asked)
+    for at in range(5):
+        vote = record(good, "vote", at)
+        forge.swap("vote", vote, replace(vote, subject=subject), town.keys[vote.person])
+    assert both(forge.bundle(), trust) == VERIFIED
+    assert verify_fully(forge.bundle(), trust).status == BROKEN
 
 
 def test_the_bundle_of_a_decision_alone(town, release):

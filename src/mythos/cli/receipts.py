@@ -8,6 +8,7 @@ from mythos.cli import client, local
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable
 from mythos.cli.progress import waiting
 from mythos.gate.bounds import upper
+from mythos.gate.bundle import verify_fully
 from mythos.records.bundle import (
     BROKEN,
     MAX_BUNDLE,
@@ -17,7 +18,6 @@ from mythos.records.bundle import (
     counts,
     salted,
     trust_named,
-    verify_document,
 )
 from mythos.records.canonical import parse_canonical
 from mythos.records.clock import stamp
@@ -181,7 +181,7 @@ def _report(data: bytes, trust: str | None) -> Report:
     if trust is not None:
         given = Path(trust)
         named = trust_named(_bytes(given) if given.exists() else trust.encode())
-    return verify_document(data.removesuffix(b"\n"), named)
+    return verify_fully(data.removesuffix(b"\n"), named)
 
 
 def _exit(report: Report) -> int:

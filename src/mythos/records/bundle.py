@@ -100,7 +100,7 @@ class Chain:
     plans: dict[str, Plan] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
     votes: dict[str, Vote] = field(default_factory=dict)
-    roles: dict[str, Role] = field(default_factory=dict)  # of the key that signed a vote
+    roles: dict[str, Role] = field(default_factory=dict)  # of the key that signed a vote or plan
     withdrawn: set[str] = field(default_factory=set)  # votes, before the release
     halts: list[Halt] = field(default_factory=list)
     release: Release | None = None
@@ -315,7 +315,7 @@ def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
             _need(covers(pack.roles, list(signed.values())), f"{here}: a role of its quorum is missing")
             chain.packs[hashlib.sha256(record.pack.encode()).hexdigest()] = pack
         case Plan():
-            _by(here, keys, EVALUATORS, record.evaluator)
+            chain.roles[record.id] = _by(here, keys, EVALUATORS, record.evaluator)
             chain.plans[record.id] = record
         case Evidence():
             _by(here, keys, EVALUATORS, record.evaluator)
