@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from mythos.engine.generation import Generation
+from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
 from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, Stopping
 from mythos.engine.runner import Runner
@@ -22,6 +23,7 @@ from mythos.engine.text import TextStream
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit
+from mythos.records.profile import NO_PROFILE, Profile
 from mythos.spec.counting import kv_bytes_per_token
 from mythos.spec.family import Tier
 
@@ -39,7 +41,8 @@ class _Load:
 class Engine:
     """`tiers` maps a root to its tier and the verified decision under which it may be loaded.
 
-    `memory_limit` is in bytes and counts weights and caches of all loaded tiers.
+    `memory_limit` is in bytes and counts weights and caches of all loaded tiers. `profiles` finds the
+    safeguard profile that a permit names; what it does not find is refused.
     """
 
     def __init__(
@@ -48,11 +51,14 @@ class Engine:
         tiers: Callable[[str], tuple[Tier, Handling]],
         memory_limit: int,
         now: Callable[[], float] = time.time,
+        profiles: Callable[[str], Profile | None] = lambda _: None,
     ) -> None:
         self._loader = loader
         self._tiers = tiers
         self._memory_limit = memory_limit
         self._now = now
+        self._profiles = profiles
+        self._guards: dict[tuple[str, str], Guard] = {}  # by root and profile: content never changes
         self._secret = secrets.token_bytes(32)
         self._inbox: queue.SimpleQueue[Sequence | _Load | None] = queue.SimpleQueue()
         self._runners: dict[str, Runner] = {}
@@ -75,6 +81,21 @@ class Engine:
         self._inbox.put(_Load(root, future))
         return future.result()
 
+    def guard(self, permit: Permit) -> Guard | None:
+        """The safeguards of a permit; None for the profile "none". PermissionError when it is unknown."""
+        if permit.profile == NO_PROFILE:
+            return None
+        key = (permit.root, permit.profile)
+        if key not in self._guards:
+            try:
+                profile = self._profiles(permit.profile)
+            except MythosError as error:
+                raise PermissionError(f"the safeguard profile cannot be used: {error}") from None
+            if profile is None or profile.identity != permit.profile:
+                raise PermissionError("the safeguard profile is not known here")
+            self._guards[key] = Guard.of(profile, permit.root, self._tiers(permit.root)[0].config)
+        return self._guards[key]
+
     def submit(self, permit: Permit, request: Request) -> Generation:
         """Queue a request; returns at once.
 
@@ -89,6 +110,9 @@ class Engine:
         tier, decision = self._tiers(permit.root)
         if decision.id != permit.decision or tier.name != permit.tier:
             raise PermissionError("the permit is for other weights")
+        guard = self.guard(permit)
+        if not 0 <= request.prefill < max(1, len(request.prompt)):
+            raise InvalidRequest("the prefill is not a part of the prompt")
         if not request.prompt:
             raise InvalidRequest("the prompt is empty")
         if any(not 0 <= t < tier.config.vocab for t in request.prompt):
@@ -113,6 +137,7 @@ class Engine:
                 generator=generator_for(request.sampling),
                 limit=min(request.max_tokens, room),
                 on_end=self._ended,
+                watch=None if guard is None else Watch(guard),
             )
         )
         return generation
