@@ -40,8 +40,8 @@ from mythos.records.root import (
     manifest_json,
 )
 from mythos.records.root import root as root_of
-from mythos.spec.config import ModelConfig
 from mythos.records.table import from_table
+from mythos.spec.config import ModelConfig
 
 TENSORS, MANIFEST = "model.safetensors", "manifest.json"
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer.json", "chat_template.jinja"

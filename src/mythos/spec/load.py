@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mythos.records.errors import MythosError
+from mythos.records.table import check_keys, from_table
 from mythos.spec.config import ModelConfig
 from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
-from mythos.records.table import check_keys, from_table
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
