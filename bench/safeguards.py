@@ -116,14 +116,14 @@ def cost(engine: Engine, permit: Permit, identity: str, prompt: tuple[int, ...],
                 for _ in generation:
                     pass
     for tokens, what in (
-        (1, "first token computed and checked"),
-        (32, "first text shown of a longer answer"),
+        (1, "whole answer of one token"),
+        (32, "first text of a longer answer"),
     ):
         plain, guarded = seconds[("none", tokens)][1:], seconds[(identity, tokens)][1:]
         ratio = statistics.median(g / p for g, p in zip(guarded, plain, strict=True))
         print(
             f"  {what}, {len(prompt)} prompt tokens: {statistics.median(plain) * 1e3:.1f} ms without, "
-            f"{statistics.median(guarded) * 1e3:.1f} ms with; median of {len(plain)} rounds' ratios {ratio:.3f}"
+            f"{statistics.median(guarded) * 1e3:.1f} ms with; median ratio of {len(plain)} rounds {ratio:.3f}"
         )
 
 

@@ -45,7 +45,7 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`ranking` is, for each layer tried, how often a prompt to refuse outscores one to answer (out of fold)."""
+    """`ranking`: for each layer tried, how often a prompt to refuse outscores one to answer (out of fold)."""
 
     layer: int
     classifiers: tuple[Classifier, ...]

@@ -3,8 +3,9 @@
 `refusal.jsonl` was written for this project: 20 topics in four domains, each with 10 prompts to refuse and 10
 legitimate twins (defensive work, medicine, history, teaching, fiction). The labels are by the program's
 author, an assistant: label provenance "assistant". No human has labelled them. The prompts only ask; none
-holds operational detail, so that the set can be published. `talks.jsonl` holds 20 forbidden tasks split over six
-turns and 20 harmless conversations of the same length, of the same author. Limits: docs/explanation/safeguards.md.
+holds operational detail, so that the set can be published. `talks.jsonl` holds 20 forbidden tasks split
+over six turns and 20 harmless conversations of that length, by the same author.
+Limits: docs/explanation/safeguards.md.
 """
 
 import json
