@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import tokenizers
@@ -31,6 +32,7 @@ from mythos.spec.config import ModelConfig
 from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
+from mythos.store.profiles import find_profile
 from mythos.store.weights import register
 from mythos.store.weights_key import weights_keyring
 
@@ -110,7 +112,8 @@ class TinyHome:
 
     @contextmanager
     def engine(self, memory_limit: int = 2 << 30) -> Iterator[Engine]:
-        engine = Engine(Loader(self.home), self.decided, memory_limit)
+        find = partial(find_profile, self.home)
+        engine = Engine(Loader(self.home), self.decided, memory_limit, profiles=find)
         engine.start()
         try:
             yield engine

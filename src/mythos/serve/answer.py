@@ -30,6 +30,7 @@ from mythos.engine.request import (
 )
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit, Reason, Refusal
+from mythos.serve import safeguards
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
 from mythos.serve.errors import ApiError, ClientGone, bad, not_found_model
@@ -56,6 +57,7 @@ class Prepared:
     tier: Tier
     prompt: tuple[int, ...]
     grammar: str | None
+    prefill: int = 0  # tokens at the prompt's end that begin the answer
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +76,8 @@ class Answer:
     gone: bool = False  # the client has left
     withdrawn: bool = False  # the permit no longer holds
     first_text: float = 0.0  # seconds from the request
+    case: str = ""  # id of the refusal, once a safeguard has tripped
+    superseded: bool = False  # another tier answers instead: nothing is metered here
 
     async def events(self) -> AsyncIterator[Event]:
         """The engine's events; every one read is accounted for, to the last."""
@@ -119,11 +123,11 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
         raise bad("messages", f"the model's chat template refuses them: {error.message}") from None
     except TemplateError as error:
         raise ApiError(500, f"the model's chat template is at fault: {error.message}") from None
-    if asked.prefill:
-        prompt = prompt + tokenizer.encode(asked.prefill, special=False)
+    begun = tokenizer.encode(asked.prefill, special=False) if asked.prefill else []
+    prompt = prompt + begun
     if action is Action.ANSWER and len(prompt) >= tier.context:
         raise too_long(str(len(prompt)), tier)
-    return Prepared(permit, tier, tuple(prompt), grammar)
+    return Prepared(permit, tier, tuple(prompt), grammar, len(begun))
 
 
 def refused(refusal: Refusal, model: str) -> ApiError:
@@ -195,6 +199,10 @@ def _place(asked: Asked, error: SchemaError) -> tuple[str, str]:
 
 async def begin(call: Call, asked: Asked) -> Answer:
     """Admit a request and hand it to the engine. ApiError 400, 403, 404, 429, 529."""
+    return await safeguards.settle(await _begin(call, asked), _begin)
+
+
+async def _begin(call: Call, asked: Asked) -> Answer:
     service = call.service
     call.action = "answer"
     if service.draining:
@@ -217,6 +225,7 @@ async def begin(call: Call, asked: Asked) -> Answer:
         stop=asked.stop,
         grammar=ready.grammar,
         logprobs=asked.logprobs,
+        prefill=ready.prefill,
     )
     draft = Draft(call, asked, ready.permit, request)
     generation = None
@@ -295,6 +304,10 @@ def _close(answer: Answer) -> None:
     service.running.discard(answer.generation)
     service.metrics.running.dec()
     service.limits.end(call.caller.org, done.cached_tokens, done.completion_tokens)
+    if done.finish is Finish.REFUSED:
+        answer.recorded = safeguards.record(answer, done)
+    if answer.superseded:
+        return
     seconds = time.monotonic() - call.began
     service.metrics.answers.observe(seconds)
     tokens = service.metrics.tokens.labels
@@ -368,7 +381,8 @@ async def _still_permitted(answer: Answer) -> bool:
         now = await asyncio.to_thread(service.decide, answer.call.caller, Action.ANSWER, answer.tier.name)
     except Exception:  # what is needed to decide is not there: the answer is no
         return False
-    return isinstance(now, Permit) and now.root == answer.permit.root
+    permit = answer.permit
+    return isinstance(now, Permit) and (now.root, now.profile) == (permit.root, permit.profile)
 
 
 async def _read_out(answer: Answer) -> None:
