@@ -22,9 +22,10 @@ from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.clock import TOLERANCE
 from mythos.records.decision import Handling, is_root, open_handling
 from mythos.records.errors import MythosError
-from mythos.records.evidence import NO_PROFILE, Evidence, Outcome, Plan
+from mythos.records.evidence import Evidence, Outcome, Plan
 from mythos.records.note import LOG, WITNESS, TreeHead, Verifier, open_note, parse_head
 from mythos.records.policy import PolicyPack, StageRule
+from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code
 from mythos.records.receipt import Receipt
 from mythos.records.release import STAGES, Choice, Halt, PolicyActivation, Release, Vote, Withdrawal

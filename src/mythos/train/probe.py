@@ -107,7 +107,7 @@ def _answers(loaded: LoadedTier, prompts: list[list[int]]) -> list[list[int]]:
         request = Request(tuple(ids), ANSWER, Sampling(0.0))
         quiet = Generation(lambda _: None)
         made.append(
-            Sequence(request, quiet, "", loaded.root, TextStream(()), None, ANSWER, on_end=lambda _: None)
+            Sequence(request, quiet, "", loaded.root, "", TextStream(()), None, ANSWER, on_end=lambda _: None)
         )
         runner.add(made[-1])
     while runner.busy:
