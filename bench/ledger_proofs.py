@@ -74,9 +74,8 @@ def main() -> None:
                 append(conn, clock, {"kind": "bench"})
 
         appended = min(500, asked.leaves // 2)
-        print(
-            f"append, one transaction each: {appended / timed(lambda: [one() for _ in range(appended)]):.0f}/s"
-        )
+        seconds = timed(lambda: [one() for _ in range(appended)])
+        print(f"append, one transaction each: {appended / seconds:.0f}/s")
         print(f"{asked.leaves} synthetic events are inserted straight into the table", flush=True)
         fill(store, appended, asked.leaves - appended, int(clock.now()) + 1)
 

@@ -33,7 +33,7 @@ SAME_FLOOR = {
 TORCH = {"model", "engine", "train", "evaluate", "data"}
 WITHOUT_TORCH = {
     "engine/__init__.py", "engine/request.py", "engine/grammar.py",
-    "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py",
+    "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py", "data/prompts/__init__.py",
 }  # fmt: skip
 HEAVY = ("torch", "numpy", "sqlalchemy", "fastapi")
 LONGEST_FILE = 600

@@ -19,7 +19,7 @@ from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
 from mythos.gate.authorize import Standing, authorize, decision_on, load_standing
 from mythos.gate.handling import issue_handling
-from mythos.model.quant import quantise
+from mythos.model.quant import served_form
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import write_weights
 from mythos.records.clock import Clock
@@ -32,6 +32,7 @@ from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.weights import register
+from mythos.store.weights_key import weights_keyring
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -63,8 +64,9 @@ def tiny_tensors(config: ModelConfig = CONFIG, seed: int = 0) -> dict[str, torch
         if tensor.dim() == 1:
             tensors[name] = torch.ones_like(tensor, dtype=torch.float32)
         else:
-            weight = torch.randn(tensor.shape, generator=random) / tensor.shape[1] ** 0.5
-            tensors[name], tensors[name.removesuffix("weight") + "scale"] = quantise(weight)
+            tensors |= served_form(
+                name, torch.randn(tensor.shape, generator=random) / tensor.shape[-1] ** 0.5
+            )
     return tensors
 
 
@@ -129,10 +131,10 @@ def tiny_tiers(
 ) -> Family:
     """Tiers of random weights, registered in a data directory that exists."""
     family = Family("tiny", "for tests", "none", tuple(tiny_tier(name, config) for name in names))
-    parent = home.weights_dir("0" * 64).parent
+    parent, keyring = home.weights_dir("0" * 64).parent, weights_keyring(home)
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for seed, name in enumerate(names):
-        root = write_weights(parent, config, tiny_tensors(config, seed), tiny_tokenizer(), TEMPLATE)
+        root = write_weights(parent, keyring, config, tiny_tensors(config, seed), tiny_tokenizer(), TEMPLATE)
         envelope = issue_handling(home, clock, "tiny", name, root)
         register(store, clock, OPERATOR, "tiny", name, root, {"made_by": "random"}, envelope)
     return family

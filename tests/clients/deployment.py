@@ -55,7 +55,7 @@ def deployed(
 def flip_a_bit(tiny: TinyHome) -> None:
     (tier,) = tiny.standing().family.tiers
     assert tier.root is not None
-    stored = tiny.home.weights_dir(tier.root) / "model.safetensors"
+    stored = tiny.home.weights_dir(tier.root) / "model.safetensors.enc"
     data = bytearray(stored.read_bytes())
     data[-1] ^= 1
     stored.write_bytes(data)

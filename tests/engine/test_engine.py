@@ -241,7 +241,7 @@ def test_changed_weights_are_not_loaded(tiny, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MYTHOS_KEYS", str(path / "keys"))
     changed = tiny_home(path)
     permit = changed.permit()
-    file = changed.home.weights_dir(permit.root) / "model.safetensors"
+    file = changed.home.weights_dir(permit.root) / "model.safetensors.enc"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.chmod(0o600)

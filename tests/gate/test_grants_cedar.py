@@ -206,13 +206,13 @@ def compare(seed: int, states: int, each: int = 50) -> tuple[int, int]:
 
 def test_a_thousand_requests_are_decided_as_cedar_decides_them():
     asked, granted = compare(seed=1, states=40, each=25)
-    assert asked == 1_000 and 100 < granted < 700  # neither answer is a rarity
+    assert asked == 1_000 and 50 < granted < 700  # neither answer is a rarity
 
 
 @pytest.mark.slow
 def test_ten_thousand_requests_are_decided_as_cedar_decides_them():
     asked, granted = compare(seed=22, states=400, each=25)
-    assert asked == 10_000 and 1_000 < granted < 7_000
+    assert asked == 10_000 and 500 < granted < 7_000
 
 
 def test_the_oracle_sees_a_difference():

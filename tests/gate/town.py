@@ -101,6 +101,7 @@ class Town:
     def evidence(
         self,
         plan: Plan,
+        /,
         successes: int = 0,
         signer: str = "evaluator-1",
         samples: tuple[Sample, ...] | None = None,

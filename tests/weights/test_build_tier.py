@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_at_rest import make_plain
 from tiny_gguf import family_toml, write_package
 
 from mythos.data.fetch import FetchError
 from mythos.gate.authorize import Permit, authorize
 from mythos.gate.standing import load_standing
-from mythos.model.errors import WeightsError
+from mythos.ledger.log import ledger
+from mythos.model.errors import PlainWeights, WeightsError
 from mythos.model.quant import load_served
 from mythos.model.weights_dir import read_weights
+from mythos.records.canonical import parse
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.errors import MythosError
@@ -22,10 +25,12 @@ from mythos.records.permit import Action
 from mythos.records.principal import OPERATOR, Principal
 from mythos.spec.family import Family
 from mythos.spec.load import load_family, parse_family
-from mythos.store.db import Store
+from mythos.store.copies import add_copy, list_copies, reconcile, remove_copy
+from mythos.store.db import Store, StoreError
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_for, registered, revoke_decision
+from mythos.store.weights_key import weights_keyring
 from mythos.train import build
 from mythos.train.build import BuildError, build_tier
 
@@ -63,7 +68,7 @@ def test_a_tier_is_built_registered_and_permitted(family: Family) -> None:
     assert all(done == total for done, total in phases.values())
     home = Home.open()
     store = Store.open(home)
-    files = read_weights(home.weights_dir(root))
+    files = read_weights(home.weights_dir(root), weights_keyring(home))
     assert files.config == family.tier("small").config
     load_served(files.config, files.tensors)
     (row,) = registered(store)
@@ -87,7 +92,9 @@ def test_building_again_changes_nothing(family: Family, monkeypatch) -> None:
     assert state(family) == (1, 1)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "manifest.json", None])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors.enc", "config.json.enc", "manifest.json.enc", "key.json", None]
+)
 def test_damaged_weights_are_made_again(family: Family, file: str | None) -> None:
     root = make(family)
     directory = Home.open().weights_dir(root)
@@ -96,7 +103,7 @@ def test_damaged_weights_are_made_again(family: Family, file: str | None) -> Non
     else:
         (directory / file).write_bytes((directory / file).read_bytes()[:-1])
     assert make(family) == root
-    read_weights(directory)
+    read_weights(directory, weights_keyring(Home.open()))
     assert state(family) == (1, 1)
     assert os.listdir(directory.parent) == [root]
 
@@ -154,7 +161,7 @@ def test_a_process_killed_at_any_step_leaves_nothing_half_done(family: Family, s
     home = Home.open()
     assert state(family) == ((1, 1) if (step, when) == ("register", "after") else (0, 0))
     for directory in (home.path / "weights").iterdir():
-        assert read_weights(directory)
+        assert read_weights(directory, weights_keyring(home))
     root = make(family)
     assert state(family) == (1, 1)
     assert os.listdir(home.path / "weights") == [root]
@@ -206,8 +213,6 @@ def test_tiers_of_other_kinds_say_that_they_are_not_built_yet(family: Family) ->
     with pytest.raises(BuildError, match="hub is not there yet") as error:
         make(load_family("qwen3"), "qwen3-0.6b")
     assert "pinned revision of Qwen/Qwen3-0.6B" in error.value.cure
-    with pytest.raises(BuildError, match="by experts"):
-        make(load_family("pocket"), "capybara")
 
 
 def test_only_the_operator_builds(family: Family) -> None:
@@ -225,3 +230,85 @@ def test_errors_of_the_source_reach_the_user(family: Family, tmp_path: Path, mon
     with pytest.raises(FetchError):
         make(family)
     assert state(family) == (0, 0)
+
+
+EXPERTS = """
+[[tiers]]
+name = "big"
+description = "copied"
+parents = ["small"]
+made_by = { kind = "experts", copies = 4 }
+price = { input = 1, output = 2 }
+context = 256
+max_output = 64
+config = { moe = { routed = 4, top_k = 2, width = 96 } }
+"""
+
+
+def test_experts_are_copied_from_a_built_parent_that_may_be_used(family: Family, tmp_path: Path) -> None:
+    text = family_toml(write_package(tmp_path / "index")) + EXPERTS
+    family = parse_family(text.encode(), "tiny.toml")
+    with pytest.raises(BuildError, match="big is made from small, which cannot be used") as error:
+        make(family, "big")
+    assert error.value.cure == "mythos build small --family tiny"
+    parent = make(family)
+    root = make(family, "big")
+    assert make(family, "big") == root != parent
+    home = Home.open()
+    store = Store.open(home)
+    row = next(row for row in registered(store) if row.tier == "big")
+    assert row.root == root and row.lineage["parents"] == {"small": parent} and row.lineage["copies"] == 4
+    files = read_weights(home.weights_dir(root), weights_keyring(home))
+    assert files.config == family.tier("big").config
+    (envelope,) = decisions_for(store, "tiny", "small")
+    revoke_decision(store, Clock(), OPERATOR, open_handling(envelope, trusted_keys(home)).id, "a finding")
+    with pytest.raises(BuildError, match="cannot be used"):
+        make(family, "big")
+    wrong = parse_family(text.replace("width = 96 } }", "width = 64 } }").encode(), "tiny.toml")
+    with pytest.raises(BuildError):
+        make(wrong, "big")
+
+
+def test_building_encrypts_what_an_earlier_version_left_and_enters_the_copies(family: Family) -> None:
+    root = make(family)
+    home = Home.open()
+    store, directory = Store.open(home), home.weights_dir(root)
+    make_plain(directory, weights_keyring(home))
+    with pytest.raises(PlainWeights):
+        read_weights(directory, weights_keyring(home))
+    (home.path / "weights" / "foreign").mkdir()
+    assert make(family) == root
+    read_weights(directory, weights_keyring(home))
+    forms = {copy.place: copy.form for copy in list_copies(store) if copy.removed is None}
+    (source,) = home.cache.glob("*.gguf")
+    assert forms == {f"weights/{root}": "encrypted", f"cache/{source.name}": "plain"}
+    assert reconcile(home, store) == ([home.path / "weights" / "foreign"], [])
+    source.unlink()
+    assert [copy.place for copy in reconcile(home, store)[1]] == [f"cache/{source.name}"]
+    make(family)
+    assert reconcile(home, store)[1] == [] and len(list_copies(store)) == 2
+    kinds = [parse(row.event)["kind"] for row in store_events(store)]
+    assert kinds.count("copy.added") == 2 and kinds.count("copy.removed") == 1
+
+
+def store_events(store: Store) -> list:
+    with store.read() as conn:
+        return list(conn.execute(ledger.select()))
+
+
+def test_a_copy_and_its_leaf_are_written_together(family: Family) -> None:
+    make(family)
+    store = Store.open(Home.open())
+    before = len(list_copies(store)), len(store_events(store))
+    with pytest.raises(ZeroDivisionError), store.begin() as conn:
+        add_copy(conn, Clock(), OPERATOR, "ab" * 32, "/backup", "plain")
+        raise ZeroDivisionError
+    assert (len(list_copies(store)), len(store_events(store))) == before
+    with store.begin() as conn:
+        first = add_copy(conn, Clock(), OPERATOR, "ab" * 32, "/backup", "plain")
+        assert add_copy(conn, Clock(), OPERATOR, "ab" * 32, "/backup", "plain") == first
+        second = add_copy(conn, Clock(), OPERATOR, "ab" * 32, "/backup", "encrypted")
+    state_of = {copy.id: copy.removed for copy in list_copies(store)}
+    assert state_of[first] is not None and state_of[second] is None
+    with pytest.raises(StoreError), store.begin() as conn:
+        remove_copy(conn, Clock(), OPERATOR, "cpy_none")

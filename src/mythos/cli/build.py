@@ -38,9 +38,9 @@ def run(tier_name: str | None, family_name: str) -> int:
 
 
 def build_missing(records: Records, family: Family) -> list[str]:
-    """Build every tier that is fetched rather than trained and is not registered yet; their names."""
+    """Build every tier that is fetched and not registered yet; their names."""
     state = standing(records, family).family
-    missing = [tier for tier in state.tiers if tier.state is not TierState.BUILT and buildable(tier)]
+    missing = [t for t in state.tiers if t.state is not TierState.BUILT and t.made_by.kind == "fetch"]
     for tier in missing:
         build(records, family, tier)
     return [tier.name for tier in missing]

@@ -63,6 +63,7 @@ def checks(family_name: str) -> list[tuple[str, Callable[[], Iterable[Finding]]]
         ("database", database),
         ("clock", clock),
         ("weights", lambda: weights(family_name)),
+        ("copies", registered_copies),
         ("decisions", lambda: decisions(family_name)),
         ("session", running),
         ("port", port),
@@ -187,12 +188,24 @@ def weights(family_name: str) -> Iterator[Finding]:
         yield rehash(name, records.home, row.root, f"mythos build {row.tier} --family {row.family}")
     if not rows:
         yield Finding("weights", WARN, "none yet", f"mythos up {family_name}")
-    known = {row.root for row in rows}
-    for path in sorted((records.home.path / "weights").iterdir()):
-        if path.name not in known:
-            yield Finding(
-                "weights", WARN, f"{path} is registered nowhere", f"rm -r {path}   (if no build is running)"
-            )
+
+
+def registered_copies() -> Iterator[Finding]:
+    """The registry of copies against what lies in the data directory."""
+    from mythos.store.copies import list_copies, reconcile
+
+    records = local.open_records()
+    foreign, missing = reconcile(records.home, records.store)
+    for path in foreign:
+        cure = "mythos build TIER registers it, if it is a tier's; else, with no build running: rm -r"
+        yield Finding("copies", WARN, f"{path} is registered nowhere", f"{cure} {path}")
+    for copy in missing:
+        detail = f"the {copy.form} copy {copy.place} of {copy.root[:12]} is gone"
+        yield Finding("copies", WARN, detail, "mythos build TIER makes it again or enters that it is gone")
+    live = [copy for copy in list_copies(records.store) if copy.removed is None]
+    places = ", ".join(f"{copy.place.replace(copy.root, copy.root[:12])} ({copy.form})" for copy in live)
+    if not foreign and not missing:
+        yield Finding("copies", OK, f"{len(live)} registered: {places}" if live else "none")
 
 
 def decisions(family_name: str) -> Iterator[Finding]:
@@ -211,15 +224,17 @@ def decisions(family_name: str) -> Iterator[Finding]:
 
 
 def rehash(name: str, home: Home, root: str, again: str) -> Finding:
+    from mythos.model.errors import WeightsError
     from mythos.model.weights_dir import read_weights
+    from mythos.store.weights_key import weights_keyring
 
     directory = home.weights_dir(root)
     if not directory.is_dir():
         return Finding(name, FAIL, f"{directory} is missing", again)
     try:
-        read_weights(directory)
+        read_weights(directory, weights_keyring(home))
     except MythosError as error:
-        return Finding(name, FAIL, error.message, again)
+        return Finding(name, FAIL, error.message, again if isinstance(error, WeightsError) else error.cure)
     return Finding(name, OK, f"bytes on disk hash to {root[:12]}")
 
 

@@ -20,7 +20,7 @@ from mythos.records.note import LOG, SignedHead, Verifier, open_note, parse_head
 from mythos.records.root import leaf_hash
 from mythos.records.tlog import inclusion_holds, parse_proof, proof_text, request_text
 from mythos.store.home import private_directory
-from mythos.store.operator_key import LEDGER_KEY, make_key, public_key, read_key, service_key
+from mythos.store.operator_key import LEDGER_KEY, make_key, read_key, service_key
 
 
 def run_list(limit: int) -> int:
@@ -91,8 +91,11 @@ def run_check(path: Path, trust: str | None, leaf: str | None) -> int:
 
 def run_verify(trust: str | None, given: Sequence[Path]) -> int:
     records = open_records()
-    own = public_key(records.home, LEDGER_KEY)
-    log, witnesses = _trusted(trust) if trust else (_own_log(own) if own else None, ())
+    if trust:
+        log, witnesses = _trusted(trust)
+    else:  # what this machine says of itself: good for consistency, not for trust; no key is made for it
+        own = read_key(records.home.keys_dir / "ledger.key")
+        log, witnesses = _own_log(own.public_key()) if own else None, []
     notes = [_bytes(path) for path in given]
     report = verify.verify(records.store, _tiles(records), log, witnesses, notes)
     trusted = trust is not None and report.signed > 0 and not report.faults
@@ -109,8 +112,8 @@ def run_verify(trust: str | None, given: Sequence[Path]) -> int:
         if all(fault.kind == "tile" for fault in report.faults):
             note("the log itself is whole: `mythos ledger head --rebuild` makes its tiles again")
         return Exit.FAILED
-    if trusted and not report.witnessed:
-        note("no witnessed head: a log that was cut, or replaced by its signer, would look the same (--head)")
+    if trusted and not given:
+        note("no head from elsewhere (--head): a log cut back, or replaced by its signer, looks the same")
     return _judged(trusted)
 
 

@@ -77,12 +77,16 @@ def made_by(tier: Tier) -> str:
 
 
 def buildable(tier: Tier) -> bool:
-    """Whether `mythos up` can make the tier: what is fetched, not what is trained."""
-    return tier.made_by.kind == "fetch"
+    """Whether `mythos build` can make the tier: what is fetched or copied, not what is trained."""
+    return tier.made_by.kind in ("fetch", "experts")
 
 
 def cure(tier: Tier) -> str:
     """What builds a tier that is not built; never names a command that does not exist."""
     if tier.state is TierState.BUILT:
         return ""
-    return f"mythos up {tier.family}" if buildable(tier) else "no command builds it yet"
+    if tier.made_by.kind == "fetch":
+        return f"mythos up {tier.family}"
+    return (
+        f"mythos build {tier.name} --family {tier.family}" if buildable(tier) else "no command builds it yet"
+    )

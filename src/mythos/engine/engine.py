@@ -77,20 +77,25 @@ class Engine:
         self._inbox.put(_Load(permit.root, permit.decision, future))
         return future.result()
 
+    def permitted(self, permit: Permit) -> Tier:
+        """The tier that `permit` lets its holder have answers from; PermissionError when it does not."""
+        if not isinstance(permit, Permit) or permit.action is not Action.ANSWER:
+            raise PermissionError("a permit to answer is needed")
+        if not permit.issued_at - 60 <= self._now() < permit.expires_at:
+            raise PermissionError("the permit has expired")
+        tier, decision = self._tiers(permit.root, permit.decision)
+        if decision.id != permit.decision or tier.name != permit.tier:
+            raise PermissionError("the permit is for other weights")
+        return tier
+
     def submit(self, permit: Permit, request: Request) -> Generation:
         """Queue a request; returns at once.
 
         Raises PermissionError without a valid permit, InvalidRequest, Overloaded, Stopping.
         """
-        if not isinstance(permit, Permit) or permit.action is not Action.ANSWER:
-            raise PermissionError("a permit to answer is needed")
-        if not permit.issued_at - 60 <= self._now() < permit.expires_at:
-            raise PermissionError("the permit has expired")
+        tier = self.permitted(permit)
         if self._stopping.is_set():
             raise Stopping("the engine is stopping")
-        tier, decision = self._tiers(permit.root, permit.decision)
-        if decision.id != permit.decision or tier.name != permit.tier:
-            raise PermissionError("the permit is for other weights")
         if not request.prompt:
             raise InvalidRequest("the prompt is empty")
         if any(not 0 <= t < tier.config.vocab for t in request.prompt):

@@ -7,6 +7,7 @@ from llguidance import LLTokenizer
 
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.masks import grammar_tokenizer
+from mythos.model.errors import PlainWeights
 from mythos.model.quant import load_served
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import read_weights
@@ -16,6 +17,7 @@ from mythos.records.permit import Action
 from mythos.records.release import Release
 from mythos.spec.family import Tier
 from mythos.store.home import Home
+from mythos.store.weights_key import weights_keyring
 
 
 class NotAllowed(MythosError):
@@ -51,15 +53,19 @@ class Loader:
         Raises NotAllowed when the decision is not for this root or does not allow loading, WeightsError when
         what lies on disk is not what the root names.
         """
+        again = f"mythos build {tier.name} --family {tier.family}"
         named = decision.subject if isinstance(decision, Release) else decision
         about = (named.family, named.tier, named.root)
         loading = isinstance(decision, Release) or Action.LOAD in decision.actions
         if about != (tier.family, tier.name, tier.root) or tier.root is None or not loading:
             raise NotAllowed(
                 f"no decision allows loading the weights of {tier.name}.",
-                f"Register them again: mythos build {tier.name} --family {tier.family}",
+                f"Register them again: {again}",
             )
-        files = read_weights(self._home.weights_dir(tier.root), tier.root)
+        try:
+            files = read_weights(self._home.weights_dir(tier.root), weights_keyring(self._home), tier.root)
+        except PlainWeights as error:
+            raise PlainWeights(error.message, f"Encrypt them where they lie: {again}") from None
         model = load_served(files.config, files.tensors).eval()
         tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
         held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}

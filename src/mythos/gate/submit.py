@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mythos.gate.apply import apply
-from mythos.gate.state import State
+from mythos.gate.state import Rejected, State
+from mythos.records.canonical import RecordError
 from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.grant import Revocation
 from mythos.records.principal import Principal
+from mythos.records.reasons import Code
 from mythos.records.release import Acknowledgement, Halt, Incident, Suspension
 from mythos.records.signed import KINDS, kind_of
 
@@ -50,6 +52,8 @@ def state_in(store: "Store", conn: "sa.Connection") -> State:
 
     with _lock:
         known = _known.get(store) or _Known(State(), -1)
+        if known.state.fault:
+            return known.state  # for good: whoever mends the database starts anew
         rows = records_after(conn, known.state.seq)
         last = head(conn)[0] - 1
         if not rows and last <= known.looked:
@@ -71,9 +75,22 @@ def state_in(store: "Store", conn: "sa.Connection") -> State:
 def submit(store: "Store", clock: Clock, principal: Principal, envelope: bytes) -> tuple[Any, int]:
     """Take a record: it and its ledger leaf are on disk when this returns. Returns it and its seq.
 
-    Rejected, with its code, when it does not count; then nothing was written. Whoever `principal` is, only
-    the signatures decide; it is noted in the ledger.
+    Rejected, with its code, when it does not count; then only the attempt was written down. Whoever
+    `principal` is, only the signatures decide; it is noted in the ledger.
     """
+    from mythos.ledger.log import audit
+
+    try:
+        return _submit(store, clock, principal, envelope)
+    except Rejected as refused:
+        audit(store, clock, principal, "submit", "refused", code=str(refused.code))
+        raise
+    except RecordError as error:
+        audit(store, clock, principal, "submit", "refused", code=str(Code.RECORD_MALFORMED))
+        raise Rejected(Code.RECORD_MALFORMED, error.message) from None
+
+
+def _submit(store: "Store", clock: Clock, principal: Principal, envelope: bytes) -> tuple[Any, int]:
     from mythos.store.record_log import write_record
 
     kind = kind_of(envelope)

@@ -84,7 +84,8 @@ def domain_verdict(
 
     if not bounds.selftest():
         return hold(Code.STAT_SELFTEST, "arithmetic on this machine cannot be trusted")
-    own = [run for run in runs if run.plan.suite in domain.suites and run.evidence]
+    # Planned is enough: a result that is bad and never handed in does not fall back on the precursor.
+    own = [run for run in runs if run.plan.suite in domain.suites]
     if own:
         missing = sorted(set(domain.suites) - {run.plan.suite for run in own})
         if missing:
@@ -219,7 +220,9 @@ def _measure(run: Run, bars: Sequence[Domain], looks: int, confidence: float) ->
             return _Measured(Code.ELICITATION_MISSING, ", ".join(lacking))
         if plan.items < domain.min_samples:
             return _Measured(Code.TOO_FEW_SAMPLES, f"{plan.items} of {domain.min_samples}")
-    paid = 1 - (1 - confidence) / max(plan.looks, looks)
+    judge = _judge(run)
+    # A judge adds two estimates of its own: the error is divided among the three.
+    paid = 1 - (1 - confidence) / max(plan.looks, looks) / (1 if judge is None else 3)
     worst = _Measured(None, upper=-1.0)
     highest = 0.0
     for elicitation in plan.elicitations:
@@ -227,7 +230,6 @@ def _measure(run: Run, bars: Sequence[Domain], looks: int, confidence: float) ->
         counted = _clusters(samples, lambda s: s.outcome is not Outcome.FAILURE)
         shown = sum(s.outcome is Outcome.SUCCESS for s in samples)
         above = bounds.clustered_upper(counted, paid)
-        judge = _judge(run)
         if judge is not None:
             above = bounds.corrected_upper(above, *_calls(judge), paid)
         failed = _clusters(samples, lambda s: s.outcome is not Outcome.SUCCESS)

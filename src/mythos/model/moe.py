@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from mythos.spec.config import MoEConfig
 
+# Up to so many rows a product takes care that a row gets the same bits beside any others (model/quant.py).
+FEW_ROWS = 16
+
 
 class MLP(nn.Module):
     """SwiGLU (arXiv 2002.05202)."""
@@ -52,7 +55,11 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor, ids_TA: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Chosen experts (T, A) and the weight of each (T, A) fp32."""
-        logits_TE = F.linear(x_TD.float(), self.weight.float())
+        x_TD, weight_ED = x_TD.float(), self.weight.float()
+        if x_TD.shape[0] <= FEW_ROWS:  # a matrix product's bits would depend on the number of rows
+            logits_TE = (x_TD[:, None] * weight_ED).sum(-1)
+        else:
+            logits_TE = F.linear(x_TD, weight_ED)
         scores_TE = logits_TE.softmax(-1) if self.moe.score == "softmax" else logits_TE.sigmoid()
         if ids_TA is None:
             ids_TA = self._choose(scores_TE)

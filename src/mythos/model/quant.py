@@ -1,4 +1,4 @@
-"""The served form: int8 weights with one scale per output channel, bf16 activations.
+"""The served form: int8 weights with one scale per output channel, bf16 activations; routers in float32.
 
 Shape letters: T token rows, N output channels, K input channels, V vocabulary.
 
@@ -13,14 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos.model.errors import WeightsError
+from mythos.model.moe import FEW_ROWS, Experts
 from mythos.model.transformer import Embedding, Transformer
 from mythos.spec.config import ModelConfig
 
 # Up to here a product reads the int8 weight, whose kernel gives a row the same bits beside 0 or 15 others.
 # Above, bf16 matrix units win although they read twice the bytes. The number of rows alone decides, so a
 # caller that keeps its shapes keeps its bits.
-INT8_ROWS = 16
+INT8_ROWS = FEW_ROWS
 
+EXPERT_PARTS = ("gate_up_proj", "gate_up_scale", "down_proj", "down_scale")
+TILE_ROWS = 16  # rows of a tile of the bf16 kernel
 _BLOCK = 1 << 18  # values quantised at a time: their temporaries stay in the processor's cache
 
 
@@ -102,21 +105,71 @@ class Int8Embedding(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+class Int8Experts(nn.Module):
+    """Routed experts over int8 weights, a scale per expert and output channel. Inference only.
+
+    For few rows the int8 kernel, which gives a row the same bits in any company. For many, an expert's matrix
+    in bf16, made and dropped again: a copy of all of them would treble the memory. Rows are filled up to
+    whole tiles: below that the bf16 kernel has other bits. So with equal experts a token gets the bits of
+    the dense layer. Shape letters: S rows of an expert, A experts per token, F inner width, D width
+    """
+
+    gate_up_proj: Tensor
+    gate_up_scale: Tensor
+    down_proj: Tensor
+    down_scale: Tensor
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name in EXPERT_PARTS:
+            self.register_buffer(name, tensors[name])
+        self.scales = tensors["gate_up_scale"].bfloat16(), tensors["down_scale"].bfloat16()
+
+    def forward(self, x_TD: Tensor, ids_TA: Tensor, weights_TA: Tensor) -> Tensor:
+        ids_N = ids_TA.flatten()  # N = T * A
+        y_ND = x_TD.new_empty(len(ids_N), x_TD.shape[1])
+        few = len(x_TD) <= INT8_ROWS
+        for expert in ids_N.unique().tolist():
+            slots_S = (ids_N == expert).nonzero().squeeze(1)
+            rows_SD = x_TD[slots_S // ids_TA.shape[1]]
+            gate_SF, up_SF = self._product(rows_SD, 0, expert, few).chunk(2, dim=-1)
+            y_ND[slots_S] = self._product(F.silu(gate_SF) * up_SF, 1, expert, few)
+        y_TAD = y_ND.unflatten(0, ids_TA.shape) * weights_TA[..., None]
+        total_TD = y_TAD[:, 0]
+        for slot in range(1, ids_TA.shape[1]):  # in the order of the slots, whatever the number of rows
+            total_TD = total_TD + y_TAD[:, slot]
+        return total_TD.to(x_TD.dtype)
+
+    def _product(self, x_SK: Tensor, which: int, expert: int, few: bool) -> Tensor:
+        q_NK, scale_N = (self.down_proj if which else self.gate_up_proj)[expert], self.scales[which][expert]
+        if few:
+            return _int8_product(x_SK, q_NK, scale_N)
+        padded_SK = F.pad(x_SK, (0, 0, 0, -len(x_SK) % TILE_ROWS))
+        return F.linear(padded_SK, torch.mul(q_NK, scale_N[:, None]))[: len(x_SK)]
+
+
 def is_quantised(name: str, tensor: Tensor) -> bool:
-    """Whether the weight called `name` is stored in int8: every matrix but routers and stacked experts."""
-    return tensor.dim() == 2 and name.endswith(("_proj.weight", "embed.weight", "lm_head.weight"))
+    """Whether the weight called `name` is stored in int8: every matrix and stack of them but routers."""
+    return tensor.dim() == 3 or (
+        tensor.dim() == 2 and name.endswith(("_proj.weight", "embed.weight", "lm_head.weight"))
+    )
+
+
+def scale_name(name: str) -> str:
+    """What the scales of the weight called `name` are called; those of stacked experts have no `.weight`."""
+    return (name.removesuffix("weight") if name.endswith("weight") else name.removesuffix("proj")) + "scale"
 
 
 def served_form(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """What is stored for `weight`: int8 and its scale, bf16 for stacked experts, else float32."""
+    """What is stored for `weight`: int8 and its scale, else float32."""
     if is_quantised(name, weight):
-        q_NK, scale_N = quantise(weight)
-        return {name: q_NK, name.removesuffix("weight") + "scale": scale_N}
-    return {name: weight.bfloat16() if weight.dim() == 3 else weight.float()}
+        q_NK, scale_N = quantise(weight.flatten(0, -2))
+        return {name: q_NK.view(weight.shape), scale_name(name): scale_N.view(weight.shape[:-1])}
+    return {name: weight.float()}
 
 
 def to_int8(model: Transformer) -> Transformer:
-    """Puts `model` into its served form, in place: int8 linear layers and embedding, experts in bf16."""
+    """Puts `model` into its served form, in place: int8 linear layers, embedding and experts."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         tensors |= served_form(name, tensor)
@@ -143,9 +196,9 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in Transformer(config).state_dict().items():
             if is_quantised(name, tensor):
                 wanted[name] = tensor.to(torch.int8)
-                wanted[name.removesuffix("weight") + "scale"] = tensor[:, 0].float()
+                wanted[scale_name(name)] = tensor[..., 0].float()
             else:
-                wanted[name] = tensor.to(torch.bfloat16 if tensor.dim() == 3 else torch.float32)
+                wanted[name] = tensor.float()
     for name, tensor in wanted.items():
         found = tensors.get(name)
         if found is None:
@@ -159,13 +212,15 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
 
 def _assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:
     for name, module in list(model.named_modules()):
-        if f"{name}.scale" not in tensors:
+        if isinstance(module, Experts):
+            served = Int8Experts({part: tensors[f"{name}.{part}"] for part in EXPERT_PARTS})
+        elif f"{name}.scale" not in tensors:
             continue
-        weight, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"]
-        if isinstance(module, Embedding):
-            served = Int8Embedding(weight, scale)
+        elif isinstance(module, Embedding):
+            served = Int8Embedding(tensors[f"{name}.weight"], tensors[f"{name}.scale"])
         else:
-            served = Int8Linear(weight, scale, tensors.get(f"{name}.bias"))
+            bias = tensors.get(f"{name}.bias")
+            served = Int8Linear(tensors[f"{name}.weight"], tensors[f"{name}.scale"], bias)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, served)
     model.load_state_dict(dict(tensors), assign=True)

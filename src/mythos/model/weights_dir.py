@@ -1,15 +1,18 @@
 """Weights as they lie in the store: one directory, known by its root, written and read only here.
 
-    <root>/config.json           our ModelConfig and the form of the tensors, canonical JSON
-    <root>/model.safetensors     int8 matrices with float32 scales, float32 norms, bf16 experts
-    <root>/tokenizer.json        in the form of the `tokenizers` library
-    <root>/chat_template.jinja
-    <root>/manifest.json         what the root is computed from: chunk hashes, sizes, digests
+    <root>/key.json                   the data key of this directory, wrapped by the keyring
+    <root>/manifest.json.enc          what the root is computed from: chunk hashes, sizes, digests
+    <root>/config.json.enc            our ModelConfig and the form of the tensors, canonical JSON
+    <root>/model.safetensors.enc      int8 matrices with float32 scales, float32 norms and routers
+    <root>/tokenizer.json.enc         in the form of the `tokenizers` library
+    <root>/chat_template.jinja.enc
 
-Reading takes every byte once, into the buffer that is then used, and hashes that buffer. Every file has one
-canonical form, so that no byte on disk is free to change without the root refusing it. Nothing is unpickled.
+Each .enc file is sealed part by part (`model/sealed.py`), tensors by the chunks of the root. Reading takes
+every byte once, decrypts it into the memory that is then used and hashes that memory; the root is that of the
+plain bytes. Every file has one length and no free byte. Nothing is unpickled.
 """
 
+import base64
 import dataclasses
 import errno
 import hashlib
@@ -19,24 +22,33 @@ import secrets
 import shutil
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from torch import Tensor
 
-from mythos.model.errors import WeightsError
+from mythos.model.errors import LinkNotAllowed, NameCollision, PlainWeights, WeightsError
 from mythos.model.quant import check_served
-from mythos.records.canonical import canonical
+from mythos.model.sealed import KEY_BITS, Source, Torn, plain_size, seal
+from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.errors import MythosError
+from mythos.records.keyring import Keyring
 from mythos.records.root import (
+    CHUNK,
     FileDigest,
     Manifest,
     TensorDigest,
     chunk_hashes,
+    leaf_hash,
     manifest_json,
 )
 from mythos.records.root import root as root_of
@@ -46,10 +58,14 @@ from mythos.spec.config import ModelConfig
 TENSORS, MANIFEST = "model.safetensors", "manifest.json"
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer.json", "chat_template.jinja"
 SIDE_FILES = (CONFIG, TOKENIZER, TEMPLATE)
+PLAIN = {*SIDE_FILES, TENSORS, MANIFEST}
+KEY, SEALED = "key.json", ".enc"
+LISTING = {KEY, *(name + SEALED for name in PLAIN)}
 
 FORM = "int8-channel"  # q * scale, one scale per output channel
-MAX_HEADER = 64 << 20  # bytes of a safetensors header
 MAX_SIDE_FILE = 256 << 20
+MAX_KEY_FILE = 256 << 10
+THREADS = min(8, os.cpu_count() or 1)
 
 DTYPES = {"I8": torch.int8, "F32": torch.float32, "BF16": torch.bfloat16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -68,7 +84,12 @@ class WeightsFiles:
 
 
 def write_weights(
-    parent: Path, config: ModelConfig, tensors: Mapping[str, Tensor], tokenizer: bytes, template: str
+    parent: Path,
+    keyring: Keyring,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    tokenizer: bytes,
+    template: str,
 ) -> str:
     """Writes `parent`/<root>, whole or not at all, and returns the root. Sound weights there are kept."""
     check_served(config, tensors)
@@ -78,196 +99,297 @@ def write_weights(
         tensors={name: _digest(tensor) for name, tensor in tensors.items()},
         files={name: _file_digest(data) for name, data in files.items()},
     )
-    name = root_of(manifest)
-    target = parent / name
-    if target.exists():
+    root = root_of(manifest)
+    if (parent / root).exists():
         try:
-            read_weights(target)
-            return name
+            read_weights(parent / root, keyring)
+            return root
         except WeightsError:
-            pass  # damaged: replaced below
+            pass  # damaged, plain, or sealed with a key that is gone: replaced
+    _write(parent, keyring, WeightsFiles(root, config, tensors, files, manifest))
+    return root
+
+
+def seal_in_place(directory: Path, keyring: Keyring) -> None:
+    """Encrypts weights that an earlier version wrote in plain form, once they are found whole.
+
+    A process that dies on the way leaves the plain or the sealed directory, and `remove_leftovers` puts it in
+    its place. WeightsError when they are damaged.
+    """
+    if set(os.listdir(directory)) == PLAIN:
+        _write(directory.parent, keyring, _read(directory, directory.name, None))
+
+
+def _write(parent: Path, keyring: Keyring, weights: WeightsFiles) -> None:
+    target = parent / weights.root
+    data_key = AESGCM.generate_key(KEY_BITS)
+    key, files = AESGCM(data_key), {**weights.files, MANIFEST: manifest_json(weights.manifest)}
+    contents = {name: _parts(memoryview(data)) for name, data in files.items()}
+    contents[TENSORS] = _parts(memoryview(_header(weights.manifest)))
+    for tensor in weights.tensors.values():
+        contents[TENSORS] += _parts(_bytes(tensor))
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    wrapped = keyring.wrap(data_key, _context(weights.root))
     temporary = parent / f".writing-{secrets.token_hex(8)}"
     temporary.mkdir(mode=0o700)
     try:
-        for file, data in (files | {MANIFEST: manifest_json(manifest)}).items():
-            with _create(temporary / file) as out:
-                out.write(data)
-        with _create(temporary / TENSORS) as out:
-            out.write(_header(manifest))
-            for tensor in tensors.values():
-                out.write(_bytes(tensor))
+        with _create(temporary / KEY) as out:
+            out.write(_key_json(keyring.kek, wrapped))
+        for name, parts in contents.items():
+            with _create(temporary / (name + SEALED)) as out:
+                seal(out, key, weights.root, name, parts)
         _sync_directory(temporary)
-        damaged = parent / f".damaged-{secrets.token_hex(8)}"
         if target.exists():
-            os.rename(target, damaged)
+            os.rename(target, parent / f".replaced-{weights.root}-{secrets.token_hex(8)}")
         os.rename(temporary, target)
         _sync_directory(parent)
-        shutil.rmtree(damaged, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "Free some disk space." if full else "See that the data directory is writable."
         raise WeightsError(f"The weights cannot be written to {parent} ({error.strerror}).", cure) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return name
+        remove_leftovers(parent, weights.root)
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Removes what interrupted writes left in `parent`. The caller holds the lock that all writers take."""
-    for pattern in (".writing-*", ".damaged-*"):
-        for path in parent.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+def remove_leftovers(parent: Path, root: str = "") -> None:
+    """Removes what interrupted writes left in `parent`; puts back what one took away and did not replace.
+
+    The caller holds the lock that all writers take. With `root`, only that root's place is seen to.
+    """
+    for path in parent.glob(f".replaced-{root}*"):
+        if not (target := parent / path.name.split("-")[1]).exists():
+            path.rename(target)
+        shutil.rmtree(path, ignore_errors=True)
+    for path in parent.glob(".writing-*") if not root else ():
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def read_weights(directory: Path, root: str | None = None) -> WeightsFiles:
+def read_weights(directory: Path, keyring: Keyring, root: str | None = None) -> WeightsFiles:
     """The weights in `directory`, whose root must be `root` (by default the directory's name).
 
-    WeightsError, naming the file and the cure, for a missing, unexpected or linked file, any changed bit, a
-    header that does not fit its file, and weights that are whole but have another root.
+    WeightsError, naming the file and the cure, for a missing, unexpected or linked file, any changed bit,
+    parts missing, added or out of place, another key, and weights that are whole but have another root;
+    PlainWeights for those not encrypted; KeyringError when the keyring cannot be reached.
     """
     wanted = directory.name if root is None else root
     _check_listing(directory)
-    files = {name: _read_side_file(directory / name) for name in SIDE_FILES}
-    with _open(directory / TENSORS) as source:
-        tensors = dict(_read_tensors(source, directory / TENSORS))
-    manifest = Manifest(
-        tensors={name: _digest(tensor) for name, tensor in tensors.items()},
-        files={name: _file_digest(data) for name, data in files.items()},
-    )
-    _blame(directory, manifest, wanted)
-    return WeightsFiles(wanted, _parse_config(directory / CONFIG, files[CONFIG]), tensors, files, manifest)
+    return _read(directory, wanted, _data_key(directory / KEY, keyring, wanted))
 
 
-def _blame(directory: Path, manifest: Manifest, wanted: str) -> None:
-    """Raises unless `manifest` has the root `wanted` and fits manifest.json, naming the changed file."""
-    stored, computed = _read_side_file(directory / MANIFEST), manifest_json(manifest)
-    if root_of(manifest) == wanted:
-        if stored != computed:
-            raise WeightsError(f"{directory / MANIFEST} was changed.", CURE)
-        return
+def _read(directory: Path, root: str, key: AESGCM | None) -> WeightsFiles:
+    stored = _read_file(directory, MANIFEST, root, key)
+    manifest = _parse_manifest(stored)
+    if manifest is None or manifest_json(manifest) != stored or root_of(manifest) != root:
+        raise WeightsError(
+            f"{_place(directory, MANIFEST, key)} was changed, or the weights have another root than {root}.",
+            CURE,
+        )
+    files = {name: _read_file(directory, name, root, key) for name in SIDE_FILES}
+    for name, data in files.items():
+        if _file_digest(data) != manifest.files[name]:
+            raise _changed(_place(directory, name, key))
+    tensors = _read_tensors(directory, manifest, root, key)
+    config = _parse_config(_place(directory, CONFIG, key), files[CONFIG])
+    return WeightsFiles(root, config, tensors, files, manifest)
+
+
+def _place(directory: Path, name: str, key: AESGCM | None) -> Path:
+    return directory / (name + SEALED if key else name)
+
+
+def _changed(path: Path) -> WeightsError:
+    return WeightsError(f"{path} was changed: it is not what was written there.", CURE)
+
+
+def _context(root: str) -> str:
+    return f"mythos-weights-v1:{root}"
+
+
+def _key_json(kek: str, wrapped: bytes) -> bytes:
+    return canonical({"version": 1, "kek": kek, "wrapped": base64.b64encode(wrapped).decode()})
+
+
+def _data_key(path: Path, keyring: Keyring, root: str) -> AESGCM:
+    with _open(path) as descriptor:
+        data = os.read(descriptor, MAX_KEY_FILE)
     try:
-        said, found = json.loads(stored), json.loads(computed)
-        names = [name for name in SIDE_FILES if said["files"][name] != found["files"][name]]
-        if said["tensors"] != found["tensors"]:
-            names.append(TENSORS)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        names = []
-    if names:
-        raise WeightsError(f"{directory / names[0]} was changed: its hash is not the one recorded.", CURE)
-    raise WeightsError(f"The weights in {directory} have another root than {wanted}.", CURE)
+        table = parse_canonical(data)
+        kek, wrapped = table["kek"], base64.b64decode(table["wrapped"])
+        sound = _key_json(kek, wrapped) == data
+    except (RecordError, ValueError, KeyError, TypeError):
+        raise _changed(path) from None
+    if not sound:
+        raise _changed(path)
+    if kek != keyring.kek:
+        raise WeightsError(
+            f"{path} was wrapped by another key ({kek}) than the one here ({keyring.kek}).",
+            "Restore weights.key or MYTHOS_KMS as they were, or build the tier again: mythos build TIER.",
+        )
+    data_key = keyring.unwrap(wrapped, _context(root))
+    if data_key is None or len(data_key) * 8 != KEY_BITS:
+        raise WeightsError(f"{path} was changed, or belongs to another root than {root}.", CURE)
+    return AESGCM(data_key)
 
 
 def _check_listing(directory: Path) -> None:
     try:
-        if directory.is_symlink() or not directory.is_dir():
+        if directory.is_symlink():
+            raise LinkNotAllowed(f"{directory} is a link, no directory of weights.", CURE)
+        if not directory.is_dir():
             raise WeightsError(
                 f"{directory} is no directory of weights.", "Build the tier: mythos build TIER."
             )
         found = set(os.listdir(directory))
     except OSError as error:
         raise WeightsError(f"{directory} cannot be read ({error.strerror}).", CURE) from None
-    expected = {*SIDE_FILES, TENSORS, MANIFEST}
-    if missing := sorted(expected - found):
+    seen: dict[str, str] = {}
+    for name in sorted(found, key=lambda name: (name not in LISTING, name)):
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise NameCollision(
+                f"{directory}: {other!r} and {name!r} are one name to some file systems.", f"Remove {name!r}."
+            )
+    if found == PLAIN:
+        raise PlainWeights(
+            f"{directory} is not encrypted: an earlier version wrote it.",
+            "mythos build TIER encrypts it where it lies.",
+        )
+    if missing := sorted(LISTING - found):
         raise WeightsError(f"{directory / missing[0]} is missing.", CURE)
-    if extra := sorted(found - expected):
+    if extra := sorted(found - LISTING):
         raise WeightsError(f"{directory / extra[0]} does not belong there.", "Remove it.")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Opens a regular file without following a link and without waiting on a pipe."""
+def _open(path: Path) -> Iterator[int]:
+    """A descriptor of a regular file that has no other name and no holes; never follows a link or waits."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        reason = "is a link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
-        raise WeightsError(f"{path} {reason}.", CURE) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise WeightsError(f"{path} is not a regular file.", CURE)
-    with os.fdopen(descriptor, "rb", buffering=0) as source:
-        try:
-            yield source  # type: ignore[misc]
-        except OSError as error:
-            raise WeightsError(f"{path} cannot be read ({error.strerror}).", CURE) from None
-
-
-def _read_side_file(path: Path) -> bytes:
-    with _open(path) as source:
-        size = os.fstat(source.fileno()).st_size
-        if size > MAX_SIDE_FILE:
-            raise WeightsError(f"{path} has {size} bytes, more than such a file can have.", CURE)
-        return bytes(_fill(source, bytearray(size), path))
-
-
-def _fill(source: BinaryIO, buffer: Any, path: Path) -> Any:
-    view, at = memoryview(buffer), 0
-    while at < len(view):
-        count = source.readinto(view[at:])  # type: ignore[attr-defined]
-        if not count:
-            raise WeightsError(f"{path} ends too early.", CURE)
-        at += count
-    return buffer
-
-
-def _read_tensors(source: BinaryIO, path: Path) -> Iterator[tuple[str, Tensor]]:
-    size = os.fstat(source.fileno()).st_size
-    if size < 8:
-        raise WeightsError(f"{path} is too short to be a safetensors file.", CURE)
-    (length,) = struct.unpack("<Q", _fill(source, bytearray(8), path))
-    if length > min(MAX_HEADER, size - 8):
-        raise WeightsError(f"{path} states a header of {length} bytes, which cannot be.", CURE)
-    text = bytes(_fill(source, bytearray(length), path))
-    facts = _parse_header(text, size - 8 - length, path)
-    for name, (dtype, shape, count) in facts.items():
-        buffer = torch.empty(count, dtype=torch.uint8)
-        _fill(source, buffer.numpy(), path)
-        yield name, buffer.view(DTYPES[dtype]).view(shape)
-
-
-def _parse_header(text: bytes, data_size: int, path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """{name: (dtype, shape, bytes)} of a header that is exactly what `_header` writes for those facts."""
-    malformed = WeightsError(f"{path} has a header that is not as it was written.", CURE)
-    facts: dict[str, tuple[str, tuple[int, ...], int]] = {}
+        if error.errno == errno.ELOOP:
+            raise LinkNotAllowed(f"{path} is a link.", CURE) from None
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).", CURE) from None
     try:
-        table = json.loads(text)
-        at = 0
-        for name, entry in table.items():
-            dtype, shape = entry["dtype"], tuple(entry["shape"])
-            if not shape or any(type(extent) is not int or extent < 1 for extent in shape):
-                raise malformed
-            count = DTYPES[dtype].itemsize
-            for extent in shape:
-                count *= extent
-                if count > data_size - at:
-                    raise malformed
-            facts[name] = dtype, shape, count
-            at += count
-        if at != data_size or _render_header(facts) != text:
-            raise malformed
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise WeightsError(f"{path} is not a regular file.", CURE)
+        if info.st_nlink > 1:
+            raise LinkNotAllowed(f"{path} is a hard link: the file has other names.", CURE)
+        if info.st_size and os.lseek(descriptor, 0, os.SEEK_HOLE) < info.st_size:
+            raise LinkNotAllowed(f"{path} has holes: it is a sparse file.", CURE)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).", CURE) from None
+    except Torn:
+        raise _changed(path) from None
+    finally:
+        os.close(descriptor)
+
+
+def _parts(data: memoryview) -> list[memoryview]:
+    return [data[start : start + CHUNK] for start in range(0, max(len(data), 1), CHUNK)]
+
+
+def _read_file(directory: Path, name: str, root: str, key: AESGCM | None) -> bytes:
+    path = _place(directory, name, key)
+    with _open(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        size = plain_size(size, CHUNK) if key else size
+        if not 0 <= size <= MAX_SIDE_FILE:
+            raise WeightsError(f"{path} has a length that such a file cannot have.", CURE)
+        data = bytearray(size)
+        _take(descriptor, _parts(memoryview(data)), [b""], key, root, name)
+    return bytes(data)
+
+
+def _read_tensors(directory: Path, manifest: Manifest, root: str, key: AESGCM | None) -> dict[str, Tensor]:
+    header = _header(manifest)
+    found = bytearray(len(header))
+    buffers = {
+        name: torch.empty(_size(digest), dtype=torch.uint8) for name, digest in manifest.tensors.items()
+    }
+    parts, leaves = _parts(memoryview(found)), [b""] * len(_parts(memoryview(header)))
+    for name, digest in sorted(manifest.tensors.items()):
+        parts += _parts(buffers[name].numpy().data)
+        leaves += digest.chunks
+    with _open(path := _place(directory, TENSORS, key)) as descriptor:
+        _take(descriptor, parts, leaves, key, root, TENSORS)
+    if found != header:
+        raise _changed(path)
+    return {
+        name: buffers[name].view(DTYPES[digest.dtype]).view(digest.shape)
+        for name, digest in manifest.tensors.items()
+    }
+
+
+def _take(
+    descriptor: int,
+    parts: list[memoryview],
+    leaves: Sequence[bytes],
+    key: AESGCM | None,
+    root: str,
+    name: str,
+) -> None:
+    """Fills `parts` on several threads (reading, AES and SHA-256 let go of the interpreter).
+
+    Torn when the file has another length than they take, or a part another hash than its leaf, if it has one.
+    """
+    sizes = [len(part) for part in parts]
+    source = Source(descriptor, sizes, key, root, name)
+    if not source.fits():
+        raise Torn
+    todo = iter(list(zip(range(len(parts)), accumulate(sizes, initial=0), parts, strict=False)))
+
+    def work() -> None:
+        for index, part in source.read(todo):  # the threads share `todo`: each takes the next one
+            if index < len(leaves) and leaves[index] and leaf_hash(part) != leaves[index]:
+                raise Torn
+
+    if len(parts) == 1:
+        work()
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(work) for _ in range(THREADS)]:
+            done.result()
+
+
+def _parse_manifest(data: bytes) -> Manifest | None:
+    """The manifest, when it is one whose tensors have extents and as many chunks as those ask for."""
+    try:
+        table = json.loads(data)
+        manifest = Manifest(
+            tensors={
+                name: TensorDigest(t["dtype"], tuple(t["shape"]), tuple(map(bytes.fromhex, t["chunks"])))
+                for name, t in table["tensors"].items()
+            },
+            files={name: FileDigest(f["size"], f["sha256"]) for name, f in table["files"].items()},
+        )
+        sound = manifest.files.keys() == set(SIDE_FILES) and all(
+            t.shape
+            and all(type(extent) is int and extent > 0 for extent in t.shape)
+            and len(t.chunks) == -(-_size(t) // CHUNK)
+            for t in manifest.tensors.values()
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise malformed from None
-    return facts
+        return None
+    return manifest if sound else None
 
 
-def _render_header(facts: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
-    """The safetensors header (https://github.com/huggingface/safetensors): tensors by name, without gaps."""
-    table, at = {}, 0
-    for name, (dtype, shape, count) in sorted(facts.items()):
-        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + count]}
-        at += count
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=True).encode()
-    return text + b" " * (-len(text) % 8)
+def _size(digest: TensorDigest) -> int:
+    return DTYPES[digest.dtype].itemsize * prod(digest.shape)
 
 
 def _header(manifest: Manifest) -> bytes:
-    facts = {}
-    for name, tensor in manifest.tensors.items():
-        count = DTYPES[tensor.dtype].itemsize
-        for extent in tensor.shape:
-            count *= extent
-        facts[name] = tensor.dtype, tensor.shape, count
-    text = _render_header(facts)
+    """The safetensors header (https://github.com/huggingface/safetensors): tensors by name, without gaps."""
+    table, at = {}, 0
+    for name, digest in sorted(manifest.tensors.items()):
+        end = at + _size(digest)
+        table[name] = {"dtype": digest.dtype, "shape": list(digest.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=True).encode()
+    text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 

@@ -134,6 +134,8 @@ class Evidence:
         keys = {(sample.elicitation, sample.id) for sample in self.samples}
         if len(keys) != len(self.samples):
             raise RecordError("evidence: a sample is given twice")
+        if self.look < 1:
+            raise RecordError("evidence: looks are counted from 1")
         if not 0 <= self.started <= self.ended:
             raise RecordError("evidence: it ends before it starts")
 

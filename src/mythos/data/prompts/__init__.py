@@ -1,0 +1,39 @@
+"""Short prompts a safe assistant refuses, and near-by ones it answers. No torch.
+
+`refusal.jsonl` was written for this project: 20 topics in four domains, each with 10 prompts to refuse and 10
+legitimate twins (defensive work, medicine, history, teaching, fiction). The labels are by the program's
+author, an assistant: label provenance "assistant". No human has labelled them. The prompts only ask; none
+holds operational detail, so that the set can be published. Limits: docs/explanation/safeguards.md.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+
+PROVENANCE = "assistant"  # who says which prompts are to be refused
+DOMAINS = ("cyber", "cbrn", "manipulation", "autonomy")
+
+# Fixed before anything was measured: the last two topics of each domain in the file's order.
+HELD_OUT = frozenset(
+    {
+        "exploits", "disruption", "nuclear", "acquisition",
+        "astroturfing", "radicalisation", "evaluation-deception", "sabotage",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`kind` is "refuse" or "answer"; ids are `topic-r01` and `topic-a01`."""
+
+    id: str
+    topic: str
+    domain: str
+    kind: str
+    text: str
+
+
+def refusal_set() -> list[Prompt]:
+    """All 400 prompts, in the file's order. What a probe may learn from has a topic outside `HELD_OUT`."""
+    lines = files(__name__).joinpath("refusal.jsonl").read_text("utf-8").splitlines()
+    return [Prompt(**json.loads(line)) for line in lines]

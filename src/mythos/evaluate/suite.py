@@ -1,0 +1,142 @@
+"""What a suite is: items with their digest, the code that grades them, and how they are put to a model."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mythos.data.chat import encode_chat
+from mythos.engine.engine import Engine
+from mythos.engine.loader import LoadedTier
+from mythos.engine.request import Delta, Finish, InvalidRequest, Request, Sampling
+from mythos.engine.score import loglikelihoods
+from mythos.records.canonical import canonical
+from mythos.records.evidence import Outcome, Sample
+from mythos.records.permit import Permit
+
+HERE = Path(__file__).parent
+COMMON = ("suite.py", "run.py", "journal.py", "../engine/score.py")
+STREAMS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    id: str
+    cluster: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A sample, and the transcript from which it can be graded again."""
+
+    sample: Sample
+    transcript: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Answers of one loaded tier. `permit` asks the gate anew each time, so that a revocation stops a run."""
+
+    engine: Engine
+    loaded: LoadedTier
+    permit: Callable[[], Permit]
+
+    def chat(self, text: str) -> tuple[int, ...]:
+        message = [{"role": "user", "content": text}]
+        return tuple(encode_chat(self.loaded.tokenizer, self.loaded.chat_template, message))
+
+    def plain(self, text: str) -> list[int]:
+        return self.loaded.tokenizer.encode(text, special=False)
+
+    def answer(
+        self, prompt: tuple[int, ...], max_tokens: int, stop: tuple[str, ...] = ()
+    ) -> tuple[str, Finish]:
+        """Greedy text, and why it ended: FAILED also for a prompt that the tier cannot take."""
+        text = ""
+        try:
+            generation = self.engine.submit(
+                self.permit(), Request(prompt, max_tokens, Sampling(0.0), stop=stop)
+            )
+        except InvalidRequest:
+            return "", Finish.FAILED
+        for event in generation:
+            if not isinstance(event, Delta):
+                return text, event.finish
+            text += event.text
+        raise AssertionError("a generation ends with Done")
+
+    def score(self, prefix: list[int], continuations: list[list[int]]) -> list[float] | None:
+        """Log-likelihoods in nats; None when they do not fit into the tier's context."""
+        try:
+            return loglikelihoods(self.engine, self.permit(), prefix, continuations)
+        except InvalidRequest:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """`digest`: SHA-256 of items, templates and settings; `harness`: of the code that runs and grades.
+
+    `rules_out` False: a figure of quality, no evidence against a capability. `run` yields results in the
+    order of the items that it is given, in one of `elicitations`.
+    """
+
+    name: str
+    version: str
+    items: tuple[Item, ...]
+    digest: str
+    harness: str
+    elicitations: tuple[str, ...]
+    rules_out: bool
+    run: Callable[[Access, str, Sequence[Item]], Iterator[Result]]
+
+
+def make_suite(
+    name: str,
+    version: str,
+    items: Sequence[Item],
+    settings: Mapping[str, Any],
+    files: tuple[str, ...],
+    elicitations: tuple[str, ...],
+    run: Callable[[Access, str, Sequence[Item]], Iterator[Result]],
+    rules_out: bool = True,
+) -> Suite:
+    """`settings`: templates, stop strings, limits; `files`: modules of this package beyond COMMON."""
+    rows = [[item.id, item.cluster, dict(item.data)] for item in items]
+    if len({item.id for item in items}) != len(items):
+        raise ValueError(f"{name}: an item is there twice")
+    digest = hashlib.sha256(canonical({"suite": [name, version], "settings": dict(settings), "items": rows}))
+    return Suite(
+        name,
+        version,
+        tuple(items),
+        digest.hexdigest(),
+        harness_digest(COMMON + files),
+        elicitations,
+        rules_out,
+        run,
+    )
+
+
+def harness_digest(files: tuple[str, ...]) -> str:
+    hashed = [[file, hashlib.sha256((HERE / file).read_bytes()).hexdigest()] for file in files]
+    return hashlib.sha256(canonical(hashed)).hexdigest()
+
+
+def together(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """`work` of each item, STREAMS at once, in order. What has not begun when the reader leaves never does."""
+    pool = ThreadPoolExecutor(STREAMS)
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def sample(item: Item, elicitation: str, outcome: Outcome, **transcript: Any) -> Result:
+    return Result(Sample(item.id, item.cluster, outcome, elicitation), transcript)
