@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import tokenizers
@@ -31,6 +32,7 @@ from mythos.spec.config import ModelConfig
 from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
+from mythos.store.profiles import find_profile
 from mythos.store.weights import register
 from mythos.store.weights_key import weights_keyring
 
@@ -110,7 +112,8 @@ class TinyHome:
 
     @contextmanager
     def engine(self, memory_limit: int = 2 << 30) -> Iterator[Engine]:
-        engine = Engine(Loader(self.home), self.decided, memory_limit)
+        find = partial(find_profile, self.home)
+        engine = Engine(Loader(self.home), self.decided, memory_limit, now=self.clock.now, profiles=find)
         engine.start()
         try:
             yield engine
@@ -123,11 +126,18 @@ def tiny_home(path: Path, names: tuple[str, ...] = ("small",), config: ModelConf
     home = Home.open(path / "home")
     store = Store.open(home)
     clock = Clock()
+    return TinyHome(home, store, clock, tiny_tiers(home, store, clock, names, config))
+
+
+def tiny_tiers(
+    home: Home, store: Store, clock: Clock, names: tuple[str, ...], config: ModelConfig = CONFIG
+) -> Family:
+    """Tiers of random weights, registered in a data directory that exists."""
     family = Family("tiny", "for tests", "none", tuple(tiny_tier(name, config) for name in names))
+    parent, keyring = home.weights_dir("0" * 64).parent, weights_keyring(home)
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for seed, name in enumerate(names):
-        home.weights_dir("0" * 64).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        parent, keyring = home.weights_dir("0" * 64).parent, weights_keyring(home)
         root = write_weights(parent, keyring, config, tiny_tensors(config, seed), tiny_tokenizer(), TEMPLATE)
         envelope = issue_handling(home, clock, "tiny", name, root)
         register(store, clock, OPERATOR, "tiny", name, root, {"made_by": "random"}, envelope)
-    return TinyHome(home, store, clock, family)
+    return family

@@ -44,13 +44,14 @@ def test_unknown_keys_are_refused_everywhere(mode: str, tmp_path: Path):
     with deployed(tmp_path / "one", [KEY], settings=MODES[mode]) as (_, base_url):
         for method, path, _ in ENDPOINTS:
             path = path.replace("{model_id:path}", TIER)
+            found = 404 if "{receipt_id}" in path else 200  # of a receipt that does not exist
             sent = body if method == "POST" else b""
             assert ask(base_url, method, path, {}, sent) == 401
             for key in [*VENDOR_KEYS, "", KEY[:-1], KEY + "x"]:
                 for headers in forms(key):
                     if key or len(headers) == 1:  # an empty x-api-key leaves the other header to speak
                         assert ask(base_url, method, path, headers, sent) == 401, (path, headers)
-            assert ask(base_url, method, path, {"x-api-key": KEY}, sent) == 200, path
+            assert ask(base_url, method, path, {"x-api-key": KEY}, sent) == found, path
 
 
 def test_further_names_come_from_the_caller_of_create_app_only(tmp_path: Path):

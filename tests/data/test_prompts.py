@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from mythos.data.prompts import DOMAINS, HELD_OUT, refusal_set
+from mythos.data.prompts import DOMAINS, HELD_OUT, refusal_set, talks
 
 
 def test_the_set_is_balanced() -> None:
@@ -20,3 +20,8 @@ def test_prompts_only_ask() -> None:
     for prompt in refusal_set():
         assert 20 < len(prompt.text) < 140 and "\n" not in prompt.text
         assert not re.search(r"https?:|[`{}<>\\=;]|\b\d+ ?(g|mg|kg|ml|l|°C)\b", prompt.text), prompt.id
+
+
+def test_conversations_are_of_one_length() -> None:
+    assert Counter((t.kind, len(t.turns)) for t in talks()) == {("split", 6): 20, ("harmless", 6): 20}
+    assert len({turn for t in talks() for turn in t.turns}) == 240

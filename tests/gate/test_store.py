@@ -145,7 +145,8 @@ def test_a_transaction_is_undone_by_an_error(store, clock):
         "UPDATE api_keys SET revoked = NULL WHERE revoked IS NOT NULL",
         "UPDATE decisions SET revoked = NULL WHERE revoked IS NOT NULL",
         "UPDATE decisions SET envelope = x'00'",
-        "INSERT OR REPLACE INTO api_keys SELECT id, name, 'local', secret_hash, created, NULL, purpose FROM api_keys",
+        "INSERT OR REPLACE INTO api_keys"
+        " SELECT id, name, 'local', secret_hash, created, NULL, purpose FROM api_keys",
         "INSERT OR REPLACE INTO decisions SELECT id, weights, envelope, logged, NULL FROM decisions",
         "DELETE FROM weights",
         "INSERT INTO decisions VALUES ('dec_x', 99, x'00', 0, NULL)",
@@ -167,7 +168,9 @@ def test_keys(store, clock, time):
     theirs, their_secret = create_key(store, clock, OPERATOR, "partner", "acme")
     assert own_secret.startswith("sk-mythos-") and len(own_secret) == len("sk-mythos-") + 43
     assert principal_for_secret(store, own_secret) == Principal("operator", "key", "local")
-    assert principal_for_secret(store, their_secret) == Principal(theirs.id, "key", "acme", {"purpose": "local_tryout"})
+    assert principal_for_secret(store, their_secret) == Principal(
+        theirs.id, "key", "acme", {"purpose": "local_tryout"}
+    )
     assert list_keys(store) == [own, theirs]
     assert (own.org, own.created, theirs.created) == ("local", T0, T0 + 1)
     revoke_key(store, clock, OPERATOR, theirs.id)
@@ -395,7 +398,9 @@ def test_generation_counts_every_change_of_the_registry(store, clock, home, buil
 def test_many_threads(store, clock):
     def work(n: int) -> str:
         key, secret = create_key(store, clock, OPERATOR, f"key {n}", "acme")
-        assert principal_for_secret(store, secret) == Principal(key.id, "key", "acme", {"purpose": "local_tryout"})
+        assert principal_for_secret(store, secret) == Principal(
+            key.id, "key", "acme", {"purpose": "local_tryout"}
+        )
         if n % 2:
             revoke_key(store, clock, OPERATOR, key.id)
             assert principal_for_secret(store, secret) is None

@@ -7,16 +7,17 @@ import hashlib
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from mythos.gate.policy import load_pack
 
 from mythos.gate import acts
+from mythos.gate.policy import load_pack
 from mythos.gate.release import GateAnswer, check
 from mythos.gate.state import State
 from mythos.gate.submit import load_state, submit
 from mythos.records.clock import Clock
-from mythos.records.evidence import NO_PROFILE, Evidence, Outcome, Plan, Sample
+from mythos.records.evidence import Evidence, Outcome, Plan, Sample
 from mythos.records.ids import new_id
 from mythos.records.principal import OPERATOR
+from mythos.records.profile import NO_PROFILE
 from mythos.records.release import Choice, Release, Stage, Subject, Vote
 from mythos.records.signed import seal
 from mythos.records.trust import Person, Role

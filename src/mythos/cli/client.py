@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mythos.cli.output import CommandError, Exit
 
@@ -115,6 +115,12 @@ def ask(
         seconds=seconds,
         receipt=receipt,
     )
+
+
+def receipt(server: Server, receipt_id: str) -> bytes:
+    """The document of a receipt that this key may read."""
+    with _request(server, "GET", f"/v1/receipts/{quote(receipt_id, safe='')}", None, 30.0) as response:
+        return response.read()
 
 
 def _get(server: Server, path: str) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def add_to(app: typer.Typer) -> None:
     """Hang every group of this table into the command line."""
     for name, group in (
         ("trust", trust), ("person", person), ("policy", policy), ("evaluate", evaluate),
-        ("evidence", evidence), ("gate", gate), ("vote", vote), ("release", release), ("org", org), ("grant", grant),
+        ("evidence", evidence), ("gate", gate), ("vote", vote), ("release", release),
+        ("org", org), ("grant", grant),
     ):  # fmt: skip
         app.add_typer(group, name=name)
     app.command("sign")(sign)

@@ -12,9 +12,10 @@ from mythos.gate.apply import EVALUATORS
 from mythos.gate.bounds import clustered_upper
 from mythos.gate.submit import submit
 from mythos.records.canonical import canonical
-from mythos.records.evidence import NO_PROFILE, Evidence, Outcome, Plan
+from mythos.records.evidence import Evidence, Outcome, Plan
 from mythos.records.ids import new_id
 from mythos.records.principal import OPERATOR
+from mythos.records.profile import NO_PROFILE
 from mythos.records.signed import seal
 from mythos.store.home import private_directory
 

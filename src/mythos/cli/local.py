@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from mythos.spec.family import Family, Tier, TierState
 from mythos.spec.load import load_family
 from mythos.store.db import Store
 from mythos.store.home import Home
+from mythos.store.profiles import find_profile
 from mythos.store.session import read_session
 
 if TYPE_CHECKING:
@@ -124,7 +126,9 @@ def start_service(
         return tier, found
 
     limit = int(memory * 1e9) if memory else memory_limit()
-    engine = Engine(Loader(records.home), decided, limit, now=records.clock.now)
+    engine = Engine(
+        Loader(records.home), decided, limit, records.clock.now, partial(find_profile, records.home)
+    )
     session_keys = {session_key: SESSION} if session_key else {}
     service = Service(
         records.home, records.store, records.clock, family, engine, Settings(strict=strict), session_keys

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from mythos.engine.generation import Generation
+from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
 from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, Stopping
 from mythos.engine.runner import Runner
@@ -22,6 +23,7 @@ from mythos.engine.text import TextStream
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit
+from mythos.records.profile import NO_PROFILE, Profile
 from mythos.records.release import Release
 from mythos.spec.counting import kv_bytes_per_token
 from mythos.spec.family import Tier
@@ -41,7 +43,8 @@ class _Load:
 class Engine:
     """`tiers` maps a root and a decision's id to the tier and that decision, if it holds (else it raises).
 
-    `memory_limit` is in bytes and counts weights and caches of all loaded tiers.
+    `memory_limit` is in bytes and counts weights and caches of all loaded tiers. `profiles` finds the
+    safeguard profile that a permit names; what it does not find is refused.
     """
 
     def __init__(
@@ -50,11 +53,14 @@ class Engine:
         tiers: Callable[[str, str], tuple[Tier, Handling | Release]],
         memory_limit: int,
         now: Callable[[], float] = time.time,
+        profiles: Callable[[str], Profile | None] = lambda _: None,
     ) -> None:
         self._loader = loader
         self._tiers = tiers
         self._memory_limit = memory_limit
         self._now = now
+        self._profiles = profiles
+        self._guards: dict[tuple[str, str], Guard] = {}  # by root and profile: content never changes
         self._secret = secrets.token_bytes(32)
         self._inbox: queue.SimpleQueue[Sequence | _Load | None] = queue.SimpleQueue()
         self._runners: dict[str, Runner] = {}
@@ -88,6 +94,23 @@ class Engine:
             raise PermissionError("the permit is for other weights")
         return tier
 
+    def guard(self, permit: Permit) -> Guard | None:
+        """The safeguards of a permit; None for the profile "none". PermissionError when it is unknown."""
+        if permit.profile == NO_PROFILE:
+            return None
+        key = (permit.root, permit.profile)
+        if key not in self._guards:
+            try:
+                profile = self._profiles(permit.profile)
+            except MythosError as error:
+                raise PermissionError(f"the safeguard profile cannot be used: {error}") from None
+            if profile is None or profile.identity != permit.profile:
+                raise PermissionError("the safeguard profile is not known here")
+            self._guards[key] = Guard.of(
+                profile, permit.root, self._tiers(permit.root, permit.decision)[0].config
+            )
+        return self._guards[key]
+
     def submit(self, permit: Permit, request: Request) -> Generation:
         """Queue a request; returns at once.
 
@@ -96,6 +119,9 @@ class Engine:
         tier = self.permitted(permit)
         if self._stopping.is_set():
             raise Stopping("the engine is stopping")
+        guard = self.guard(permit)
+        if not 0 <= request.prefill < max(1, len(request.prompt)):
+            raise InvalidRequest("the prefill is not a part of the prompt")
         if not request.prompt:
             raise InvalidRequest("the prompt is empty")
         if any(not 0 <= t < tier.config.vocab for t in request.prompt):
@@ -121,6 +147,7 @@ class Engine:
                 generator=generator_for(request.sampling),
                 limit=min(request.max_tokens, room),
                 on_end=self._ended,
+                watch=None if guard is None else Watch(guard),
             )
         )
         return generation

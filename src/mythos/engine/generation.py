@@ -40,6 +40,12 @@ class Generation:
         if wake is not None:
             wake()
 
+    async def first(self) -> Event:
+        """The next event, which stays to be read. Before iterating, on the running loop."""
+        async for event in self._events_from_now(take=False):
+            return event
+        raise AssertionError("a generation ends with Done")
+
     def __iter__(self) -> Iterator[Event]:
         while True:
             with self._ready:
@@ -50,7 +56,10 @@ class Generation:
             if isinstance(event, Done):
                 return
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events_from_now(take=True)
+
+    async def _events_from_now(self, take: bool) -> AsyncIterator[Event]:
         loop = asyncio.get_running_loop()
         some = asyncio.Event()
 
@@ -65,7 +74,7 @@ class Generation:
         while True:
             some.clear()
             while self._events:
-                event = self._events.popleft()
+                event = self._events.popleft() if take else self._events[0]
                 yield event
                 if isinstance(event, Done):
                     return

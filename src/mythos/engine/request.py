@@ -22,6 +22,7 @@ class Request:
     `stop` strings end the answer and are not part of it. `max_tokens` 0 only fills the prefix cache.
     `logprobs` None: none; n: the chosen token's and the n likeliest tokens' log-probabilities.
     `stop_at_eos` False forbids end-of-turn tokens, so that benchmarks get the length they ask for.
+    The last `prefill` tokens of the prompt begin the answer: safeguards judge them as part of it.
     """
 
     prompt: tuple[int, ...]
@@ -31,6 +32,7 @@ class Request:
     grammar: str | None = None
     logprobs: int | None = None
     stop_at_eos: bool = True
+    prefill: int = 0
 
 
 class Finish(StrEnum):
@@ -38,6 +40,7 @@ class Finish(StrEnum):
     MAX_TOKENS = "max_tokens"
     STOP_STRING = "stop_string"
     CONTEXT = "context"  # the tier's context window is full
+    REFUSED = "refused"  # a safeguard of the profile tripped
     CANCELLED = "cancelled"
     FAILED = "failed"
 
@@ -61,7 +64,8 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last event of every generation. `error` is set only with Finish.FAILED."""
+    """The last event of every generation. `error` is set only with Finish.FAILED, `category` (what tripped)
+    and `score` only with Finish.REFUSED; the score is for the operator, not for clients."""
 
     finish: Finish
     prompt_tokens: int
@@ -69,6 +73,8 @@ class Done:
     completion_tokens: int
     stop: str | None = None
     error: str | None = None
+    category: str | None = None
+    score: float | None = None
     backend: str = "eager-int8"
     mode: str = "exact"
 

@@ -10,6 +10,7 @@ import torch
 
 from mythos.engine.attention import chunk_attend, decode_attend
 from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, PagedCache
+from mythos.engine.guard import states_of
 from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
 from mythos.engine.sampling import choose, logprob_of
@@ -93,7 +94,10 @@ class Runner:
             if not seq.keys:
                 # The last position is always computed: its logits choose the first token.
                 seq.keys = self.cache.keys_of(seq.org, prompt)
-            usable = seq.keys[: (len(prompt) - 1) // CHUNK]
+            needed = (
+                len(prompt) - 1 if seq.watch is None else seq.opening
+            )  # what safeguards read is computed too
+            usable = seq.keys[: needed // CHUNK]
             got = self.cache.reserve(usable, len(prompt) + seq.limit)
             if got is None:
                 return
@@ -115,12 +119,13 @@ class Runner:
         start, count = seq.next_chunk()
         prompt = seq.request.prompt
         last = start + count == len(prompt)
-        logits_1V = self.loaded.model(
-            torch.tensor(prompt[start : start + count]),
-            torch.arange(start, start + count),
-            chunk_attend(self.cache, seq.table, start, count),
-            rows=torch.tensor([count - 1] if last else [], dtype=torch.long),
-        )
+        with states_of(self.loaded.model.layers, _layers([seq])) as states:
+            logits_1V = self.loaded.model(
+                torch.tensor(prompt[start : start + count]),
+                torch.arange(start, start + count),
+                chunk_attend(self.cache, seq.table, start, count),
+                rows=torch.tensor([count - 1] if last else [], dtype=torch.long),
+            )
         seq.computed += count
         self.prefill.rotate(-1)  # prompts advance in turn
         index = start // CHUNK
@@ -128,11 +133,18 @@ class Runner:
             blocks = tuple(seq.table[index * BLOCKS_PER_CHUNK : (index + 1) * BLOCKS_PER_CHUNK])
             if self.cache.publish(seq.keys[index], blocks):
                 seq.held.append(seq.keys[index])
+        if seq.watch is not None:
+            for position in range(max(start, seq.opening), start + count):
+                read = seq.watch.prompt if position == seq.opening else seq.watch.token
+                read(states[seq.watch.guard.profile.layer][position - start])
+            if seq.watch.tripped:
+                self.end(seq, Finish.REFUSED)
+                return
         if last:
             self.prefill.remove(seq)
             self.running.append(seq)
             if seq.limit == 0:
-                self.end(seq, Finish.MAX_TOKENS)
+                self._over(seq, Finish.MAX_TOKENS)
             else:
                 self._accept(seq, logits_1V[0].float())
 
@@ -140,13 +152,34 @@ class Runner:
     def _decode(self, seqs: list[Sequence]) -> None:
         # The newest token of each sequence is not in the cache yet: this pass puts it there.
         lengths = [len(s.request.prompt) + len(s.tokens) for s in seqs]
-        logits_BV = self.loaded.model(
-            torch.tensor([s.tokens[-1] for s in seqs]),
-            torch.tensor([n - 1 for n in lengths]),
-            decode_attend(self.cache, [s.table for s in seqs], lengths),
-        ).float()
+        with states_of(self.loaded.model.layers, _layers(seqs)) as states:
+            logits_BV = self.loaded.model(
+                torch.tensor([s.tokens[-1] for s in seqs]),
+                torch.tensor([n - 1 for n in lengths]),
+                decode_attend(self.cache, [s.table for s in seqs], lengths),
+            ).float()
         for row, seq in enumerate(seqs):
+            watch = seq.watch
+            if watch is not None:
+                watch.token(states[watch.guard.profile.layer][row])
+                if watch.tripped:
+                    self.end(seq, Finish.REFUSED)
+                    continue
+                seq.release(watch.cleared - seq.request.prefill)
+                if seq.ending is not None:
+                    self._over(seq, seq.ending)
+                    continue
             self._accept(seq, logits_BV[row])
+
+    def _over(self, seq: Sequence, finish: Finish) -> None:
+        """The answer is complete. Under safeguards its last token is read first, then all is checked."""
+        watch = seq.watch
+        if watch is not None:
+            if watch.seen < seq.request.prefill + len(seq.tokens):
+                seq.ending = finish
+                return
+            watch.check()
+        self.end(seq, Finish.REFUSED if watch is not None and watch.tripped else finish)
 
     def _accept(self, seq: Sequence, logits_V: torch.Tensor) -> None:
         """Choose a token from its logits, show it, and see whether the answer is over."""
@@ -163,7 +196,7 @@ class Runner:
             logits_V = logits_V.index_fill(0, loaded.eos, float("-inf"))
         token = choose(logits_V, request.sampling, seq.generator)
         if token in loaded.tokenizer.eos_ids:
-            self.end(seq, Finish.END)
+            self._over(seq, Finish.END)
             return
         seq.tokens.append(token)
         if request.logprobs is not None:
@@ -177,9 +210,14 @@ class Runner:
                 return
             complete = seq.matcher.is_stopped() and not seq.matcher.is_error()
         if seq.text.stopped is not None:
-            self.end(seq, Finish.STOP_STRING)
+            self._over(seq, Finish.STOP_STRING)
         elif complete:
-            self.end(seq, Finish.END)
+            self._over(seq, Finish.END)
         elif len(seq.tokens) >= seq.limit:
             full = seq.limit < request.max_tokens
-            self.end(seq, Finish.CONTEXT if full else Finish.MAX_TOKENS)
+            self._over(seq, Finish.CONTEXT if full else Finish.MAX_TOKENS)
+
+
+def _layers(seqs: list[Sequence]) -> list[int]:
+    """The layers that the safeguards of these sequences read."""
+    return [seq.watch.guard.profile.layer for seq in seqs if seq.watch is not None]

@@ -1,5 +1,6 @@
 """One request on its way through the engine."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from llguidance import LLMatcher
 
 from mythos.engine.cache import CHUNK
 from mythos.engine.generation import Generation
+from mythos.engine.guard import Watch
 from mythos.engine.request import Delta, Done, Finish, Request, TokenLogprob
 from mythos.engine.text import TextStream
 
@@ -35,10 +37,18 @@ class Sequence:
     unsent: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     backend: str = ""
+    watch: Watch | None = None  # the safeguards, when the permit names a profile
+    unreleased: deque[tuple[int, Delta]] = field(default_factory=deque)  # each with its last token's number
+    ending: Finish | None = None  # how it ends once the watch has read the last token
 
     @property
     def prefilling(self) -> bool:
         return self.computed < len(self.request.prompt)
+
+    @property
+    def opening(self) -> int:
+        """The position that has read the whole prompt and nothing of the answer: the input check is there."""
+        return len(self.request.prompt) - self.request.prefill - 1
 
     def next_chunk(self) -> tuple[int, int]:
         """(start, count) of the next prompt chunk: borders lie at multiples of CHUNK whatever else runs."""
@@ -58,7 +68,10 @@ class Sequence:
             rest = self.text.feed(b"", final=True)
             if rest or self.logprobs:
                 self._send(rest)
+        if finish not in (Finish.REFUSED, Finish.CANCELLED, Finish.FAILED):
+            self.release(len(self.tokens))
         self.on_end(self)
+        tripped = self.watch.tripped if self.watch is not None else None
         self.generation.put(
             Done(
                 finish=finish,
@@ -67,11 +80,22 @@ class Sequence:
                 completion_tokens=len(self.tokens),
                 stop=self.text.stopped,
                 error=error,
+                category=tripped[0] if tripped else None,
+                score=tripped[1] if tripped else None,
                 backend=self.backend,
             )
         )
 
     def _send(self, text: str) -> None:
-        self.generation.put(Delta(text, tuple(self.unsent), tuple(self.logprobs)))
+        delta = Delta(text, tuple(self.unsent), tuple(self.logprobs))
+        if self.watch is None:
+            self.generation.put(delta)
+        else:
+            self.unreleased.append((len(self.tokens), delta))
         self.unsent.clear()
         self.logprobs.clear()
+
+    def release(self, tokens: int) -> None:
+        """Show what the first `tokens` generated tokens say."""
+        while self.unreleased and self.unreleased[0][0] <= tokens:
+            self.generation.put(self.unreleased.popleft()[1])

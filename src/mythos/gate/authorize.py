@@ -9,13 +9,13 @@ from mythos.records.clock import TOLERANCE
 from mythos.records.decision import Handling
 from mythos.records.permit import Action, Permit, Reason, Refusal
 from mythos.records.principal import LOCAL_ORG, Principal, is_operator
+from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code
 from mythos.records.release import Release
 from mythos.spec.family import Tier, TierState
 
 __all__ = ["Standing", "authorize", "known_tiers", "load_standing"]
 
-NO_PROFILE = "none"  # a handling decision has no safeguard profile
 
 RELEASED = frozenset({Action.KNOW, Action.ANSWER, Action.COUNT})  # what a release can allow
 

@@ -1,20 +1,35 @@
-"""Making bundles: from the database, what `records.bundle` verifies without it."""
+"""Making bundles: from the database, what `records.bundle` verifies without it. And judging them again."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from mythos.gate.submit import load_state
+from mythos.gate.verdict import DomainVerdict, Run, domain_verdict
 from mythos.ledger.heads import find_head, last_cosigned, origin_of, prove, publish
 from mythos.records import dsse
-from mythos.records.bundle import HANDLING, VERSION, Bundle, Entry, ServiceKeys, seal_keys
+from mythos.records.bundle import (
+    BROKEN,
+    HANDLING,
+    VERSION,
+    Bundle,
+    Chain,
+    Entry,
+    Report,
+    ServiceKeys,
+    Step,
+    seal_keys,
+    verify_document,
+)
 from mythos.records.canonical import canonical
 from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.note import LOG, SignedHead, Verifier
 from mythos.records.release import Choice
 from mythos.records.signed import to_plain
+from mythos.records.trust import Role
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import LEDGER_KEY, SERVER_KEY, operator_keys, service_key
@@ -134,3 +149,36 @@ def _release(conn: sa.Connection, decision: str) -> Found:
         return record["id"] in named
 
     return [row for row in rows if carried(row[1], said[row[0]])]
+
+
+def verify_fully(data: bytes, trust: str = "") -> Report:
+    """As `records.bundle.verify_document`; and the gate's own verdicts on the samples, clusters and judges
+    counted, must be those that the release names."""
+    report = verify_document(data, trust)
+    chain, release = report.chain, report.chain.release
+    if report.status == BROKEN or release is None:
+        return report
+    wrong = [v for v in rejudged(chain) if release.verdicts.get(v.domain) != v.code]
+    if not wrong:
+        return replace(report, steps=(*report.steps, Step(True, "verdicts: the gate decides the same again")))
+    text = f"the samples make {wrong[0].domain} {wrong[0].code}: {wrong[0].detail}"
+    return Report(BROKEN, (*report.steps, Step(False, text)), chain)
+
+
+def rejudged(chain: Chain) -> list[DomainVerdict]:
+    """The verdict of every domain of the release's stage, from the samples in a verified bundle."""
+    release = chain.release
+    assert release is not None
+    pack = chain.packs[release.subject.policy]
+    rule = pack.stage(release.subject.stage)
+    orgs = {person.id: person.org for root in chain.roots for person in root.persons}
+    inside = {holder for holder, role in chain.enrolled if holder in orgs and role is not Role.EXTERNAL}
+    runs = []
+    for plan in chain.plans.values():
+        looks = [piece for piece in chain.evidence.values() if piece.plan == plan.id]
+        pieces = tuple(sorted(looks, key=lambda piece: piece.look))
+        role, org = chain.roles[plan.id], orgs[plan.evaluator]
+        runs.append(Run(plan, pieces, chain.times[plan.id], role, org))
+    at, developers = chain.times[release.id], frozenset(orgs[holder] for holder in inside)
+    domains = [domain for name in (rule.domains if rule else ()) if (domain := pack.domain(name))]
+    return [domain_verdict(d, pack, chain.packs, runs, at, chain.drill, developers) for d in domains]

@@ -8,8 +8,9 @@ from mythos.gate.state import State, later, suspended
 from mythos.gate.verdict import DomainVerdict, Run, domain_verdict, safeguard_verdict
 from mythos.gate.votes import DAY, Count, count, enrolled, vetoes
 from mythos.records.canonical import canonical
-from mythos.records.evidence import NO_PROFILE, Evidence
+from mythos.records.evidence import Evidence
 from mythos.records.policy import AudienceClass, PolicyPack, StageRule
+from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import STAGES, Release, Stage, Subject
 from mythos.records.signed import digest

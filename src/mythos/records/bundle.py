@@ -22,14 +22,15 @@ from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.clock import TOLERANCE
 from mythos.records.decision import Handling, is_root, open_handling
 from mythos.records.errors import MythosError
-from mythos.records.evidence import NO_PROFILE, Evidence, Outcome, Plan
+from mythos.records.evidence import Evidence, Outcome, Plan
 from mythos.records.note import LOG, WITNESS, TreeHead, Verifier, open_note, parse_head
 from mythos.records.policy import PolicyPack, StageRule
+from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code
 from mythos.records.receipt import Receipt
 from mythos.records.release import STAGES, Choice, Halt, PolicyActivation, Release, Vote, Withdrawal
 from mythos.records.root import hash_from_path, leaf_hash
-from mythos.records.signed import KINDS, digest, from_plain, to_plain, unseal
+from mythos.records.signed import KINDS, digest, from_plain, payload_type, to_plain, unseal
 from mythos.records.trust import VOTERS, Key, Role, TrustRoot
 
 VERSION = 1
@@ -89,7 +90,7 @@ class ServiceKeys:
 
 @dataclass(slots=True)
 class Chain:
-    """What a bundle says, as far as it has been verified. `times` and `seqs` are by record id."""
+    """What a bundle says, as far as it is verified. `times`, `seqs`, `digests` are by record id."""
 
     head: TreeHead | None = None
     witnesses: dict[str, int] = field(default_factory=dict)  # name: POSIX seconds
@@ -100,7 +101,7 @@ class Chain:
     plans: dict[str, Plan] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
     votes: dict[str, Vote] = field(default_factory=dict)
-    roles: dict[str, Role] = field(default_factory=dict)  # of the key that signed a vote
+    roles: dict[str, Role] = field(default_factory=dict)  # of the key that signed a vote or plan
     withdrawn: set[str] = field(default_factory=set)  # votes, before the release
     halts: list[Halt] = field(default_factory=list)
     release: Release | None = None
@@ -109,10 +110,8 @@ class Chain:
     receipt: Receipt | None = None
     seqs: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def deployment(self) -> str:
-        return digest(self.roots[0]) if self.roots else ""
+    digests: dict[str, str] = field(default_factory=dict)
+    deployment: str = ""
 
     @property
     def drill(self) -> bool:
@@ -215,17 +214,18 @@ def upper_tail(successes: int, n: int, rate: float) -> float:
     )
 
 
-def counts(chain: Chain, suite: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """(successes, samples) of a suite by (plan, elicitation). Only a failure speaks against a capability."""
-    outcomes: dict[tuple[str, str], dict[str, Outcome]] = {}
-    for evidence in sorted(chain.evidence.values(), key=lambda found: found.look):
-        if chain.plans[evidence.plan].suite == suite:
-            for sample in evidence.samples:
-                outcomes.setdefault((evidence.plan, sample.elicitation), {})[sample.id] = sample.outcome
-    return {
-        key: (sum(outcome is not Outcome.FAILURE for outcome in found.values()), len(found))
-        for key, found in outcomes.items()
-    }
+def counts(chain: Chain, suite: str) -> Iterator[tuple[Plan, str, int, int]]:
+    """(plan, elicitation, successes, samples) of the last look at each plan for a suite.
+
+    Only a failure speaks against a capability: whatever else a sample shows counts as a success.
+    """
+    for plan in chain.plans.values():
+        looks = [piece for piece in chain.evidence.values() if piece.plan == plan.id]
+        if plan.suite == suite and looks:
+            last = max(looks, key=lambda piece: piece.look)
+            for way in plan.elicitations:
+                found = [sample.outcome for sample in last.samples if sample.elicitation == way]
+                yield plan, way, sum(outcome is not Outcome.FAILURE for outcome in found), len(found)
 
 
 def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
@@ -247,6 +247,7 @@ def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
         if entry.kind == "trust-root":
             root = _next_root(chain.roots[-1] if chain.roots else None, entry.envelope.encode())
             chain.roots.append(root)
+            chain.deployment = chain.deployment or digest(root)
             chain.keys = {key.id: key for key in root.keys}
         elif entry.kind == HANDLING:  # may be older than the trust root
             later.append((entry, event))
@@ -297,13 +298,15 @@ def _logged(entry: Entry, head: TreeHead) -> dict[str, Any]:
 def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
     """Verify one record against the keys in force at its place, and file it."""
     trusted = {key_id: _public(key) for key_id, key in chain.keys.items()}
-    record, signers = unseal(entry.envelope.encode(), KINDS[entry.kind], trusted)
+    data, signers = dsse.verify(entry.envelope.encode(), payload_type(entry.kind), trusted)
+    record = from_plain(KINDS[entry.kind], parse_canonical(data))
     keys = [chain.keys[signer] for signer in signers]
     here = f"{entry.kind} {record.id}"
     _need(record.deployment == chain.deployment, f"{here}: of another deployment")
     _need(record.id not in chain.seqs, f"{here}: twice")
     _need(event.get("id") == record.id, f"{here}: its event names another")
     chain.seqs[record.id], chain.times[record.id] = entry.seq, float(event["time"])
+    chain.digests[record.id] = hashlib.sha256(data).hexdigest()
 
     match record:
         case PolicyActivation():
@@ -313,7 +316,7 @@ def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
             _need(covers(pack.roles, list(signed.values())), f"{here}: a role of its quorum is missing")
             chain.packs[hashlib.sha256(record.pack.encode()).hexdigest()] = pack
         case Plan():
-            _by(here, keys, EVALUATORS, record.evaluator)
+            chain.roles[record.id] = _by(here, keys, EVALUATORS, record.evaluator)
             chain.plans[record.id] = record
         case Evidence():
             _by(here, keys, EVALUATORS, record.evaluator)
@@ -429,7 +432,7 @@ def _release(release: Release, chain: Chain) -> Iterator[str]:
 
     missing = set(release.evidence) ^ set(chain.evidence)
     _need(not missing, f"{here}: evidence is missing, or here without being named")
-    found = hashlib.sha256(canonical(sorted(map(digest, chain.evidence.values())))).hexdigest()
+    found = hashlib.sha256(canonical(sorted(chain.digests[name] for name in chain.evidence))).hexdigest()
     _need(found == subject.evidence, f"{here}: this is other evidence than was voted on")
     for evidence in chain.evidence.values():
         plan = chain.plans[evidence.plan]
@@ -445,33 +448,36 @@ def _release(release: Release, chain: Chain) -> Iterator[str]:
 
 def _domains(release: Release, pack: PolicyPack, rule: StageRule, chain: Chain) -> Iterator[str]:
     """What the plain exact bound must show at least; corrections for judges and clusters only raise it."""
-    here = f"release {release.id}"
+    here, at = f"release {release.id}", chain.times[release.id]
     _need(set(rule.domains) <= set(release.verdicts), f"{here}: a domain of its stage has no verdict")
     for name, code in sorted(release.verdicts.items()):
         domain = pack.domain(name)
         if domain is None:
             raise RecordError(f"{here}: the policy knows no domain {name}")
+        own = [row for suite in domain.suites for row in counts(chain, suite)]
         if code == Code.RULED_OUT:
             suites, limit = domain.suites, domain.alert - domain.margin
+            _need(bool(suites), f"{here}: {name} is ruled out by nothing")
         elif code == Code.RULED_OUT_BY_PRECURSOR:
             suites, limit = (domain.precursor,), domain.precursor_alert
+            _need(not own, f"{here}: {name} has evidence of its own")
         else:
             allowed = code == Code.RULED_IN and rule.ruled_in_level != ""
             _need(allowed or name not in rule.domains, f"{here}: {name} is {code}")
             yield f"{name}: {code}"
             continue
-        _need(bool(suites), f"{here}: {name} is ruled out by nothing")
         shown = []
         for suite in suites:
-            rows = counts(chain, suite)
-            _need(bool(rows), f"{here}: {name} has no evidence from {suite}")
-            for (plan, elicitation), (successes, n) in rows.items():
-                alpha = (1 - pack.confidence) / chain.plans[plan].looks
-                below = upper_tail(successes, n, limit) < alpha
-                _need(below, f"{here}: {name} is not ruled out by {suite}, {elicitation}: {successes}/{n}")
-                old = chain.times[release.id] - chain.times[plan] > domain.max_age_days * DAY
-                _need(not old, f"{here}: the evidence from {suite} had expired")
-                shown.append(f"{suite} {elicitation} {successes}/{n}")
+            fresh = False
+            for plan, way, successes, n in counts(chain, suite):
+                young = at <= chain.times[plan.id] + domain.max_age_days * DAY
+                _need(n == plan.items or not young, f"{here}: {n} of {plan.items} samples of {suite}")
+                fresh = fresh or young
+                if n == plan.items:
+                    below = upper_tail(successes, n, limit) < (1 - pack.confidence) / plan.looks
+                    _need(below, f"{here}: {name} is not ruled out by {suite}, {way}: {successes}/{n}")
+                    shown.append(f"{suite} {way} {successes}/{n}")
+            _need(fresh, f"{here}: {name} has no fresh evidence from {suite}")
         yield f"{name}: {code}, upper bound below {limit:g} ({', '.join(shown)})"
 
 

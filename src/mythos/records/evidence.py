@@ -11,7 +11,6 @@ from mythos.records.canonical import RecordError
 from mythos.records.decision import is_name, is_root
 
 MAX_SAMPLES = 10_000  # of one record
-NO_PROFILE = "none"
 
 
 class Outcome(StrEnum):

@@ -30,6 +30,7 @@ from mythos.engine.request import (
 )
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action, Permit, Reason, Refusal
+from mythos.serve import safeguards
 from mythos.serve.asked import Asked, messages_of
 from mythos.serve.call import Call
 from mythos.serve.errors import ApiError, ClientGone, bad, not_found_model
@@ -44,7 +45,6 @@ log = logging.getLogger("mythos.serve")
 
 # Characters of a prompt per token of context beyond which it cannot fit and is not tokenised whole.
 _CHARS_PER_TOKEN = 64
-RECHECK_SECONDS = 1.0  # how often a running answer's permit is looked at again
 MAX_TOOLS_BYTES = 2**20  # of all tools' schemas together
 
 
@@ -56,6 +56,7 @@ class Prepared:
     tier: Tier
     prompt: tuple[int, ...]
     grammar: str | None
+    prefill: int = 0  # tokens at the prompt's end that begin the answer
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +75,8 @@ class Answer:
     gone: bool = False  # the client has left
     withdrawn: bool = False  # the permit no longer holds
     first_text: float = 0.0  # seconds from the request
+    case: str = ""  # id of the refusal, once a safeguard has tripped
+    superseded: bool = False  # another tier answers instead: nothing is metered here
 
     async def events(self) -> AsyncIterator[Event]:
         """The engine's events; every one read is accounted for, to the last."""
@@ -119,11 +122,11 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
         raise bad("messages", f"the model's chat template refuses them: {error.message}") from None
     except TemplateError as error:
         raise ApiError(500, f"the model's chat template is at fault: {error.message}") from None
-    if asked.prefill:
-        prompt = prompt + tokenizer.encode(asked.prefill, special=False)
+    begun = tokenizer.encode(asked.prefill, special=False) if asked.prefill else []
+    prompt = prompt + begun
     if action is Action.ANSWER and len(prompt) >= tier.context:
         raise too_long(str(len(prompt)), tier)
-    return Prepared(permit, tier, tuple(prompt), grammar)
+    return Prepared(permit, tier, tuple(prompt), grammar, len(begun))
 
 
 def refused(refusal: Refusal, model: str) -> ApiError:
@@ -195,6 +198,10 @@ def _place(asked: Asked, error: SchemaError) -> tuple[str, str]:
 
 async def begin(call: Call, asked: Asked) -> Answer:
     """Admit a request and hand it to the engine. ApiError 400, 403, 404, 429, 529."""
+    return await safeguards.settle(await _begin(call, asked), _begin)
+
+
+async def _begin(call: Call, asked: Asked) -> Answer:
     service = call.service
     call.action = "answer"
     if service.draining:
@@ -217,6 +224,7 @@ async def begin(call: Call, asked: Asked) -> Answer:
         stop=asked.stop,
         grammar=ready.grammar,
         logprobs=asked.logprobs,
+        prefill=ready.prefill,
     )
     draft = Draft(call, asked, ready.permit, request)
     generation = None
@@ -242,7 +250,9 @@ async def begin(call: Call, asked: Asked) -> Answer:
     service.running.add(generation)
     service.drafts[draft.id] = draft
     service.metrics.running.inc()
-    return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
+    answer = Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
+    service.watch.add(answer)
+    return answer
 
 
 def _stopping() -> ApiError:
@@ -293,8 +303,13 @@ def _close(answer: Answer) -> None:
     if done is None or answer.generation not in service.running:
         return
     service.running.discard(answer.generation)
+    service.watch.drop(answer)
     service.metrics.running.dec()
     service.limits.end(call.caller.org, done.cached_tokens, done.completion_tokens)
+    if done.finish is Finish.REFUSED:
+        answer.recorded = safeguards.record(answer, done)
+    if answer.superseded:
+        return
     seconds = time.monotonic() - call.began
     service.metrics.answers.observe(seconds)
     tokens = service.metrics.tokens.labels
@@ -329,7 +344,7 @@ async def written(answer: Answer) -> None:
 
 @contextlib.asynccontextmanager
 async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
-    """Cancels the generation when the client leaves, the permit ends or the block fails.
+    """Cancels the generation when the client leaves or the block fails (`Watch` does when the permit ends).
 
     It is read to its last event in any case, so that what it used is counted.
     """
@@ -340,35 +355,16 @@ async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
         answer.gone = True
         answer.generation.cancel()
 
-    async def watch_permit() -> None:
-        await asyncio.sleep(RECHECK_SECONDS)
-        while await _still_permitted(answer):
-            await asyncio.sleep(RECHECK_SECONDS)
-        answer.withdrawn = True
-        answer.generation.cancel()
-
-    tasks = [asyncio.create_task(watch_client()), asyncio.create_task(watch_permit())]
+    task = asyncio.create_task(watch_client())
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
+        task.cancel()
         if answer.done is None:
             answer.generation.cancel()
             rest = asyncio.create_task(_read_out(answer))
             answer.call.service.reading_out.add(rest)
             rest.add_done_callback(answer.call.service.reading_out.discard)
-
-
-async def _still_permitted(answer: Answer) -> bool:
-    if answer.permit.expires_at <= time.time():
-        return False
-    service = answer.call.service
-    try:
-        now = await asyncio.to_thread(service.decide, answer.call.caller, Action.ANSWER, answer.tier.name)
-    except Exception:  # what is needed to decide is not there: the answer is no
-        return False
-    return isinstance(now, Permit) and now.root == answer.permit.root
 
 
 async def _read_out(answer: Answer) -> None:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Send
 
 from mythos.engine.request import Delta, Done, Finish, TokenLogprob
 from mythos.records.ids import new_id
-from mythos.serve import streaming
+from mythos.serve import safeguards, streaming
 from mythos.serve.answer import Answer, attended, failure, written
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
@@ -19,6 +19,7 @@ _FINISH_REASONS = {
     Finish.STOP_STRING: "stop",
     Finish.MAX_TOKENS: "length",
     Finish.CONTEXT: "length",
+    Finish.REFUSED: "content_filter",
 }
 
 
@@ -38,7 +39,8 @@ def _usage(done: Done) -> dict[str, Any]:
 
 
 def _finish_reason(done: Done, called: bool, unfinished: bool) -> str:
-    return "tool_calls" if called and not unfinished else _FINISH_REASONS[done.finish]
+    tools = called and not unfinished and done.finish is not Finish.REFUSED
+    return "tool_calls" if tools else _FINISH_REASONS[done.finish]
 
 
 def _logprobs(rows: tuple[TokenLogprob, ...] | list[TokenLogprob]) -> dict[str, Any]:
@@ -73,10 +75,13 @@ async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     await written(answer)
     done = answer.done
     assert done is not None  # `failure` has seen to it
+    refusal = safeguards.refusal_text(answer)
+    if refusal is not None:  # nothing has left, so nothing does
+        parts, logprobs = [], []
     text = "".join(piece for kind, piece in parts if kind == "text")
     calls = _calls(parts)
-    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text}
-    message |= {"refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": text or None if calls or refusal else text}
+    message |= {"refusal": refusal, "annotations": []}
     if calls:
         message["tool_calls"] = calls
     choice = {
@@ -180,6 +185,8 @@ class _Stream:
         out = b"".join(self._part(p, b"null") for p in self._parser.flush()) if self._parser else b""
         unfinished = self._parser is not None and self._parser.open
         reason = _finish_reason(done, self._calls > 0, unfinished)
+        refusal = safeguards.refusal_text(self._answer)
+        out += self._chunk({"refusal": refusal}) if refusal is not None else b""
         out += self._chunk({}, finish=orjson.dumps(reason))
         if self._answer.asked.include_usage:
             out += b"data: " + orjson.dumps({**self._fields, "choices": [], "usage": _usage(done)}) + b"\n\n"

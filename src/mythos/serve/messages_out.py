@@ -12,7 +12,7 @@ from starlette.types import Receive, Send
 
 from mythos.engine.request import Delta, Done, Finish
 from mythos.records.ids import new_id
-from mythos.serve import streaming
+from mythos.serve import safeguards, streaming
 from mythos.serve.answer import Answer, attended, failure, written
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
@@ -23,6 +23,7 @@ _STOP_REASONS = {
     Finish.MAX_TOKENS: "max_tokens",
     Finish.STOP_STRING: "stop_sequence",
     Finish.CONTEXT: "model_context_window_exceeded",
+    Finish.REFUSED: "refusal",
 }
 
 
@@ -44,7 +45,7 @@ def usage_of(prompt: int, cached: int, output: int) -> dict[str, Any]:
 
 def stop_reason(done: Done, called: bool, unfinished: bool) -> str:
     """Why the answer stopped. A turn whose tool calls are all complete stopped to have them run."""
-    if called and not unfinished:
+    if called and not unfinished and done.finish is not Finish.REFUSED:
         return "tool_use"
     return _STOP_REASONS[done.finish]
 
@@ -66,12 +67,13 @@ async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     await written(answer)
     done = answer.done
     assert done is not None  # `failure` has seen to it
-    content = _blocks(parts)
+    content = [] if done.finish is Finish.REFUSED else _blocks(parts)  # nothing has left, so nothing does
     called = any(block["type"] == "tool_use" for block in content)
     message = _message(answer, content)
     message |= {
         "stop_reason": stop_reason(done, called, parser is not None and parser.open),
         "stop_sequence": done.stop,
+        "stop_details": safeguards.stop_details(answer),
         "usage": usage_of(done.prompt_tokens, done.cached_tokens, done.completion_tokens),
     }
     await respond(send, 200, orjson.dumps(message))
@@ -187,7 +189,7 @@ class _Stream:
         delta = {
             "stop_reason": stop_reason(done, self._called, unfinished),
             "stop_sequence": done.stop,
-            "stop_details": None,
+            "stop_details": safeguards.stop_details(self._answer),
             "container": None,
         }
         usage = usage_of(done.prompt_tokens, done.cached_tokens, done.completion_tokens)

@@ -7,6 +7,7 @@ is not sent before. Prompt, answer and parameters stand in it as salted digests;
 import hashlib
 import secrets
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,19 @@ def parameters(draft: Draft, prompt_salt: str, answer_salt: str) -> dict[str, An
         "messages": salted(prompt_salt, canonical(messages_asked(draft.asked))),
         "answer_tokens": salted(answer_salt, token_bytes(draft.tokens)),
     }
+
+
+def differences(draft: Draft, receipt: Receipt, opening: Mapping[str, Any]) -> list[str]:
+    """What of an answer given again is not what `receipt` says, by the salts of its opening."""
+    value = opening["value"]
+    again = parameters(draft, opening["prompt"], opening["answer"])
+    same = {
+        "root": draft.permit.root == receipt.root,
+        "prompt": salted(opening["prompt"], token_bytes(draft.request.prompt)) == receipt.prompt,
+        "text": salted(opening["answer"], "".join(draft.text).encode()) == receipt.answer,
+    }
+    same |= {name: again[name] == value.get(name) for name in again}
+    return [name for name, alike in same.items() if not alike]
 
 
 def messages_asked(asked: Asked) -> list[dict[str, str]]:

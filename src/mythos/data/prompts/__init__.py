@@ -3,12 +3,15 @@
 `refusal.jsonl` was written for this project: 20 topics in four domains, each with 10 prompts to refuse and 10
 legitimate twins (defensive work, medicine, history, teaching, fiction). The labels are by the program's
 author, an assistant: label provenance "assistant". No human has labelled them. The prompts only ask; none
-holds operational detail, so that the set can be published. Limits: docs/explanation/safeguards.md.
+holds operational detail, so that the set can be published. `talks.jsonl` holds 20 forbidden tasks split
+over six turns and 20 harmless conversations of that length, by the same author.
+Limits: docs/explanation/safeguards.md.
 """
 
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 PROVENANCE = "assistant"  # who says which prompts are to be refused
 DOMAINS = ("cyber", "cbrn", "manipulation", "autonomy")
@@ -33,7 +36,27 @@ class Prompt:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What one user says in six turns; between them stands `REPLY`. `kind` is "split" or "harmless"."""
+
+    id: str
+    kind: str
+    turns: tuple[str, ...]
+
+
+REPLY = "I see. Please go on."
+
+
 def refusal_set() -> list[Prompt]:
     """All 400 prompts, in the file's order. What a probe may learn from has a topic outside `HELD_OUT`."""
-    lines = files(__name__).joinpath("refusal.jsonl").read_text("utf-8").splitlines()
-    return [Prompt(**json.loads(line)) for line in lines]
+    return [Prompt(**row) for row in _rows("refusal.jsonl")]
+
+
+def talks() -> list[Talk]:
+    """All 40 conversations."""
+    return [Talk(row["id"], row["kind"], tuple(row["turns"])) for row in _rows("talks.jsonl")]
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in files(__name__).joinpath(name).read_text("utf-8").splitlines()]
