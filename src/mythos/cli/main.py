@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mythos.cli import commands_ledger, commands_receipt, output
+from mythos.cli import commands_ledger, commands_policy, commands_receipt, output
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit
 from mythos.records.errors import MythosError
@@ -25,6 +25,7 @@ keys = typer.Typer(rich_markup_mode=None, help="API keys: make, list, revoke.")
 app.add_typer(keys, name="key")
 app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
+app.add_typer(commands_policy.app, name="policy")
 app.command()(commands_receipt.why)
 
 Json = Annotated[

@@ -21,6 +21,7 @@ from mythos.records.table import from_table
 
 MAX_BYTES = 1 << 18
 DOMAINS = ("cyber", "cbrn", "autonomy", "ai_rnd", "manipulation", "misalignment")
+EFFECTS = ("tightens", "loosens", "neutral")
 CHECKS = ("input_check", "output_check", "exchange_check")
 
 pack_json = payload
@@ -114,7 +115,7 @@ def lint(pack: PolicyPack) -> list[Finding]:
         stages = [STAGES.index(step.stage) for step in strategy.steps]
         if not stages or stages != sorted(stages):
             error(f"strategies.{i}", "its steps go from stage to stage")
-    keys = set(_leaves(to_plain(dataclasses.replace(pack, crosswalk=()))))
+    keys = set(leaves(dataclasses.replace(pack, crosswalk=())))
     for i, row in enumerate(pack.crosswalk):
         if not re.fullmatch(r"R\d\d", row.row) or not any(
             k == row.key or k.startswith(row.key + ".") for k in keys
@@ -125,12 +126,17 @@ def lint(pack: PolicyPack) -> list[Finding]:
     return found
 
 
+def leaves(pack: PolicyPack) -> dict[str, Any]:
+    """Every value of a pack by its path; entries of a list by their name, steps and rows by their place."""
+    return _leaves(to_plain(pack))
+
+
 def diff(old: PolicyPack, new: PolicyPack) -> list[Change]:
     """Every leaf that differs, and whether the change tightens or loosens. Entries are matched by name.
 
     What is not known to be neutral or tighter counts as looser.
     """
-    before, after = _leaves(to_plain(old)), _leaves(to_plain(new))
+    before, after = leaves(old), leaves(new)
     return [
         Change(path, before.get(path), after.get(path), _effect(path, before.get(path), after.get(path)))
         for path in sorted(before.keys() | after.keys())
