@@ -80,6 +80,9 @@ def test_perfectly_correlated_clusters_count_once():
     assert bounds.clustered_upper(clusters(*[[False] * 10] * 10), 0.95) == pytest.approx(
         bounds.upper(0, 10, 0.95)
     )
+    assert bounds.clustered_upper(clusters([True] + [False] * 9, *[[False] * 10] * 9), 0.95) > bounds.upper(
+        0, 10, 0.95
+    )
     assert bounds.clustered_upper(clusters([False] * 1000), 0.95) == bounds.upper(0, 1, 0.95)
     alone = [[i < 30] for i in range(100)]
     assert bounds.clustered_upper(clusters(*alone), 0.95) == bounds.upper(30, 100, 0.95)
@@ -92,8 +95,12 @@ def test_clusters_never_help(rows):
     n, k = sum(map(len, rows)), sum(map(sum, rows))
     found = bounds.clustered_upper(clusters(*rows), 0.95)
     assert bounds.upper(k, n, 0.95) <= found <= 1
-    if len(rows) > 1:
-        assert 1 <= bounds.design_effect(rows) <= n / len(rows)
+    for row in rows:  # one success more never lowers it
+        if False in row:
+            row[row.index(False)] = True
+            more = bounds.clustered_upper(clusters(*rows), 0.95)
+            assert found <= more
+            found = more
 
 
 @pytest.mark.parametrize("rate, icc", [(0.1, 0.0), (0.1, 0.3), (0.1, 0.8), (0.4, 0.3)])
