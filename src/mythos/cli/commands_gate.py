@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mythos.cli import output
+from mythos.cli.commands_policy import app as policy
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.records.release import Stage
 from mythos.records.trust import Role
@@ -35,7 +36,6 @@ def _group(text: str) -> typer.Typer:
 
 trust = _group("The trust root: who decides here.")
 person = _group("Enrolled persons: enrol, list, remove.")
-policy = _group("The policy in force.")
 evaluate = _group("Plan a suite on a tier, run it.")
 evidence = _group("What was measured.")
 gate = _group("What the gate says.")

@@ -32,41 +32,19 @@ def lower(k: float, n: float, confidence: float) -> float:
 
 
 def clustered_upper(clusters: Mapping[str, Sequence[bool]], confidence: float) -> float:
-    """Upper bound when samples of one cluster may hang together: the design effect of Kish (1965).
+    """Upper bound when samples of one cluster may hang together: taken as if they were copies of one.
 
-    deff = 1 + (m - 1) * icc, with m the size-weighted mean cluster size and icc the intra-class correlation
-    of a one-way analysis of variance, raised by one standard error (Fisher's, as for equal clusters) because
-    it is itself an estimate. The effective size n / deff lies between the number of clusters and n. Perfectly
-    correlated clusters so count once each. Never below the bound for independent samples.
+    With m samples in each cluster, n^2 / sum(m^2) of them count (Kish, 1965): all n when each stands alone,
+    the number of clusters when they are of one size. How much they do hang together is not estimated: such
+    an estimate falls when successes spread, so that one success more could lower the bound. For the mean of
+    independent values in [0, 1] the binomial tail is the worst (Hoeffding, 1956).
     """
     n = sum(map(len, clusters.values()))
-    k = sum(sum(values) for values in clusters.values())
-    independent = upper(k, n, confidence)
-    if n == 0 or len(clusters) == n:
-        return independent
-    if len(clusters) == 1:
-        return upper(k / n, 1, confidence)
-    size = n / design_effect(list(clusters.values()))
-    return max(independent, upper(k / n * size, size, confidence))
-
-
-def design_effect(clusters: Sequence[Sequence[bool]]) -> float:
-    """How many times more samples are needed than if they were independent; 1 or more."""
-    n, groups = sum(map(len, clusters)), len(clusters)
-    mean = sum(map(sum, clusters)) / n
-    weighted = sum(len(c) ** 2 for c in clusters) / n
-    between = sum(len(c) * (sum(c) / len(c) - mean) ** 2 for c in clusters) / (groups - 1)
-    inside = sum(sum((x - sum(c) / len(c)) ** 2 for x in c) for c in clusters)
-    within = inside / (n - groups) if n > groups else 0.0
-    m0 = (n - weighted) / (groups - 1)
-    if between <= 0 and within <= 0:  # all alike: nothing in the data says that samples are independent
-        icc = 1.0
-    else:
-        icc = (between - within) / (between + (m0 - 1) * within)
-        m = max(m0, 2.0)
-        error = math.sqrt(2 * (1 - icc) ** 2 * (1 + (m - 1) * icc) ** 2 / (m * (m - 1) * max(groups - 1, 1)))
-        icc += error
-    return min(max(1 + (weighted - 1) * min(max(icc, 0.0), 1.0), 1.0), n / groups)
+    if n == 0:
+        return 1.0
+    k = sum(map(sum, clusters.values()))
+    size = n * n / sum(len(values) ** 2 for values in clusters.values())
+    return max(upper(k, n, confidence), upper(min(k / n * size, size), size, confidence))
 
 
 def corrected_upper(

@@ -21,6 +21,7 @@ from mythos.records.table import from_table
 
 MAX_BYTES = 1 << 18
 DOMAINS = ("cyber", "cbrn", "autonomy", "ai_rnd", "manipulation", "misalignment")
+EFFECTS = ("tightens", "loosens", "neutral")
 CHECKS = ("input_check", "output_check", "exchange_check")
 
 pack_json = payload
@@ -114,7 +115,9 @@ def lint(pack: PolicyPack) -> list[Finding]:
         stages = [STAGES.index(step.stage) for step in strategy.steps]
         if not stages or stages != sorted(stages):
             error(f"strategies.{i}", "its steps go from stage to stage")
-    keys = set(_leaves(to_plain(dataclasses.replace(pack, crosswalk=()))))
+        if not all(step.after_days >= 0 for step in strategy.steps):
+            error(f"strategies.{i}", "a wait is no less than no time")
+    keys = set(leaves(dataclasses.replace(pack, crosswalk=())))
     for i, row in enumerate(pack.crosswalk):
         if not re.fullmatch(r"R\d\d", row.row) or not any(
             k == row.key or k.startswith(row.key + ".") for k in keys
@@ -125,12 +128,18 @@ def lint(pack: PolicyPack) -> list[Finding]:
     return found
 
 
+def leaves(pack: PolicyPack) -> dict[str, Any]:
+    """Every value of a pack by its path; entries of a list by their name, steps and rows by their place."""
+    return _leaves(to_plain(pack))
+
+
 def diff(old: PolicyPack, new: PolicyPack) -> list[Change]:
     """Every leaf that differs, and whether the change tightens or loosens. Entries are matched by name.
 
-    What is not known to be neutral or tighter counts as looser.
+    What is not known to be neutral or tighter counts as looser. Tighter holds for runs that are complete: one
+    that cannot be used stops holding sooner when evidence lives shorter.
     """
-    before, after = _leaves(to_plain(old)), _leaves(to_plain(new))
+    before, after = leaves(old), leaves(new)
     return [
         Change(path, before.get(path), after.get(path), _effect(path, before.get(path), after.get(path)))
         for path in sorted(before.keys() | after.keys())
@@ -173,7 +182,7 @@ def _lint_stages(pack: PolicyPack, error: Any) -> None:
             error(where, "names a safety level that the pack does not have")
         if rule.quorum < max(2, len(rule.roles)) or not rule.roles or not rule.audiences or not rule.purposes:
             error(where, "needs two persons or more, one for each role, a class and a purpose")
-        if min(rule.vote_days, rule.release_days) <= 0 or rule.after_days < 0:
+        if not (rule.vote_days > 0 and rule.release_days > 0 and rule.after_days >= 0):
             error(where, "lives are longer than no time")
         if before is not None and (rule.quorum < before.quorum or set(before.roles) - set(rule.roles)):
             error(where, "is easier to open than the stage before")
@@ -202,7 +211,7 @@ _LOWER |= {"release_days", "hours"}
 _HIGHER = {"margin", "min_samples", "quorum", "after_days", "confidence", "min_detection"}
 _FEWER = {"audiences", "purposes"}
 _MORE = {"roles", "elicitations", "categories", "safeguards", "domains"}
-_NEUTRAL = {"version", "description", "title", "rule", "trigger", "document", "section", "says", "row", "key"}
+_NEUTRAL = {"version", "description", "title", "document", "section", "says", "row", "key"}
 
 
 def _effect(path: str, old: Any, new: Any) -> str:
@@ -215,6 +224,8 @@ def _effect(path: str, old: Any, new: Any) -> str:
         return "loosens"
     if part in ("human_labels", "external", "lower_tiers_first"):
         return "tightens" if new else "loosens"
+    if part == "safety_level" and not old or part == "ruled_in_level" and not new:
+        return "tightens"  # nothing was asked for; what is ruled in no longer opens at all
     if part == "cap":  # 0 is no cap
         return "tightens" if new and (not old or new < old) else "loosens"
     if part in _LOWER | _HIGHER:

@@ -159,9 +159,17 @@ def against(state: State, release: Release, now: float) -> Code | None:
     for cast in map(state.votes.__getitem__, release.votes):
         if cast.withdrawn or not enrolled(state, cast.vote.person, cast.role):
             return Code.QUORUM_NOT_MET
+    reasons = evidence_reasons(state, pack, rule, subject, now)
+    return reasons[0].code if reasons else None
+
+
+def evidence_reasons(
+    state: State, pack: PolicyPack, rule: StageRule, subject: Subject, now: float
+) -> list[Because]:
+    """What the evidence alone, without votes or order of stages, says against `subject` under `rule`."""
     found = _Found()
     _domains(found, state, pack, rule, subject, runs_for(state, subject), now)
-    return found.reasons[0].code if found.reasons else None
+    return found.reasons
 
 
 def _check_audience(found: _Found, pack: PolicyPack, rule: StageRule, subject: Subject) -> None:
