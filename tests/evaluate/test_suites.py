@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mythos.evaluate import judge, mutants
+from mythos.evaluate import judge, mutants, refusal
 from mythos.evaluate.humaneval import MAX_TOKENS
 from mythos.evaluate.run import EvaluationError, load_suite, run_suite
 from mythos.evaluate.suite import Access
@@ -118,3 +118,14 @@ def test_an_answer_ends_when_the_gate_says_no_and_when_it_is_enough(tiny):
         short, _ = free.answer(tuple(range(5, 40)), 24, enough=lambda text: len(text) > 3)
         assert whole.startswith(short) and 3 < len(short) < len(whole)
         assert engine.stats()["running"] <= 1  # what nobody reads is cancelled
+
+
+def test_the_labelled_sample_is_an_assistants_and_of_prompts_in_the_suite():
+    found = judge.judge_for("refusal")
+    assert found is not None and found.name == judge.NAME and judge.judge_for("humaneval") is None
+    ids = [label.id for label in found.labelled]
+    known = {item.id for item in refusal.suite().items}
+    assert len(ids) >= 80 and len(set(ids)) == len(ids) and set(ids) <= known
+    assert {label.by for label in found.labelled} == {"assistant"}
+    assert {label.judged for label in found.labelled} == {True, False}
+    assert len(judge.labels()) > len(ids)  # those that the rules were made from are not counted

@@ -3,6 +3,7 @@
 import json
 import re
 from importlib.resources import files
+from typing import Any
 
 from mythos.records.evidence import Judge, Labelled
 
@@ -34,9 +35,16 @@ def judge_for(suite: str) -> Judge | None:
     """The judge that grades `suite`, with its labelled sample; None when the truth itself grades.
 
     As everywhere in evidence, `judged` and `label` say "success": for refusals, that the model answered.
+    Rows that are not `fresh` are of the topics from which the rules were made: they measure nothing.
     """
     if suite != "refusal":
         return None
-    rows = files(__package__).joinpath("refusal_labels.jsonl").read_text("utf-8").splitlines()
     fields = ("id", "judged", "label", "by", "who")
-    return Judge(NAME, tuple(Labelled(*(row[field] for field in fields)) for row in map(json.loads, rows)))
+    fresh = [row for row in labels() if row["fresh"]]
+    return Judge(NAME, tuple(Labelled(*(row[field] for field in fields)) for row in fresh))
+
+
+def labels() -> list[dict[str, Any]]:
+    """All labelled answers, with the SHA-256 of the text that was labelled."""
+    text = files("mythos.evaluate").joinpath("refusal_labels.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
