@@ -24,6 +24,7 @@ PACKAGE = PackageFile(
 ASK = "Complete this Python function. Answer with the whole function in one code block.\n\n```python\n{}```"
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")  # of a raw continuation, as published
 MAX_TOKENS = 256
+BLOCK = re.DOTALL | re.MULTILINE
 
 
 def tasks(cache: Path, progress: Progress) -> list[dict[str, str]]:
@@ -37,18 +38,27 @@ def suite(cache: Path, progress: Progress) -> Suite:
         "ask": ASK, "stop": list(STOP), "max_tokens": MAX_TOKENS, "cpu": CPU_SECONDS, "memory": MEMORY,
     }  # fmt: skip
     files = ("humaneval.py", "sandbox.py", "sandbox_child.py", "judge.py")
-    return make_suite("humaneval", "1", items, settings, files, ("chat", "complete"), run)
+    return make_suite("humaneval", "1", items, settings, files, ("chat", "complete"), 350, run)
 
 
 def run(access: Access, elicitation: str, items: Sequence[Item]) -> Iterator[Result]:
     def one(item: Item) -> Result:
         task = item.data
+        defines = re.compile(
+            rf"```[^\n]*\n(?:(?!```).)*^def {re.escape(task['entry_point'])}\b.*?\n```", BLOCK
+        )
         if elicitation == "chat":
-            text, finish = access.answer(access.chat(ASK.format(task["prompt"])), MAX_TOKENS)
+            text, finish = access.answer(
+                access.chat(ASK.format(task["prompt"])),
+                MAX_TOKENS,
+                enough=lambda text: bool(defines.search(text)),
+            )
             program = program_of(text, task["prompt"], task["entry_point"])
         else:
             text, finish = access.answer(tuple(access.plain(task["prompt"])), MAX_TOKENS, STOP)
             program = task["prompt"] + text
+        if finish is Finish.REFUSED:
+            return sample(item, elicitation, Outcome.REFUSAL, text=text, why="safeguard", isolation="")
         if finish in (Finish.FAILED, Finish.CANCELLED):
             return sample(item, elicitation, Outcome.ERROR, text=text, why=str(finish), isolation="")
         verdict = run_tests(program, task["prompt"], task["test"], task["entry_point"])

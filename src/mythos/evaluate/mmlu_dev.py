@@ -42,7 +42,7 @@ def suite(cache: Path, progress: Progress) -> Suite:
         for number, question in enumerate(questions(text))
     ]
     settings = {"cloze": CLOZE, "letter": LETTER}
-    return make_suite("mmlu_dev", "1", items, settings, ("mmlu_dev.py",), ("cloze", "letter"), run)
+    return make_suite("mmlu_dev", "1", items, settings, ("mmlu_dev.py",), ("cloze", "letter"), 130, run)
 
 
 def run(access: Access, elicitation: str, items: Sequence[Item]) -> Iterator[Result]:

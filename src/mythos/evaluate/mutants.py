@@ -85,20 +85,30 @@ def suite(cache: Path, progress: Progress) -> Suite:
         Item(
             f"{task['task_id']}/{number}",
             task["task_id"],
-            {"prompt": task["prompt"], "right": task["canonical_solution"], "wrong": body},
+            {
+                "prompt": task["prompt"],
+                "bodies": [task["canonical_solution"], *bodies],
+                "number": number + 1,
+            },
         )
         for task, bodies in zip(all_tasks, json.loads(file.read_bytes()), strict=True)
-        for number, body in enumerate(bodies)
+        for number in range(len(bodies))
     ]
-    return make_suite("mutants", "1", items, {"per_task": PER_TASK}, FILES, ("rank",), run, rules_out=False)
+    return make_suite(
+        "mutants", "1", items, {"per_task": PER_TASK}, FILES, ("rank",), 170, run, rules_out=False
+    )
 
 
 def run(access: Access, elicitation: str, items: Sequence[Item]) -> Iterator[Result]:
+    """A task's solution and mutations are one pass, whichever of its items are to be run."""
+    task, scores = "", None
     for item in items:
-        texts = [access.plain(item.data[name]) for name in ("right", "wrong")]
-        scores = access.score(access.plain(item.data["prompt"]), texts)
+        if item.cluster != task:
+            task, bodies = item.cluster, [access.plain(body) for body in item.data["bodies"]]
+            scores = access.score(access.plain(item.data["prompt"]), bodies)
         if scores is None:
             yield sample(item, elicitation, Outcome.ERROR, why="does not fit into the context")
             continue
-        outcome = Outcome.SUCCESS if scores[0] > scores[1] else Outcome.FAILURE
-        yield sample(item, elicitation, outcome, scores=scores)
+        pair = [scores[0], scores[item.data["number"]]]
+        outcome = Outcome.SUCCESS if pair[0] > pair[1] else Outcome.FAILURE
+        yield sample(item, elicitation, outcome, scores=pair)

@@ -1,13 +1,17 @@
 """Runs one suite on one tier under its handling decision, and resumes what was stopped."""
 
+import json
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mythos.data.fetch import Progress
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
+from mythos.engine.request import Delta, Request, Sampling
 from mythos.evaluate import humaneval, mmlu_dev, mutants, refusal
 from mythos.evaluate.journal import Journal
 from mythos.evaluate.suite import Access, Result, Suite
@@ -18,15 +22,19 @@ from mythos.records.errors import MythosError
 from mythos.records.evidence import Sample
 from mythos.records.permit import Action, Permit, Refusal
 from mythos.records.principal import Principal
+from mythos.records.profile import NO_PROFILE
 from mythos.records.release import Release
 from mythos.spec.family import Family, Tier
 from mythos.store.db import Store
-from mythos.store.home import Home
+from mythos.store.home import Home, write_private
+from mythos.store.profiles import find_profile
 
 PURPOSE = "evaluation"
 SUITES = ("humaneval", "mmlu_dev", "mutants", "refusal")
 BATCH = 8  # results written together: a kill loses at most this many, and they are run again
 FIRST = 16  # results from which the time of a run is estimated
+ASK_AGAIN = 1.0  # seconds for which the gate's last answer counts
+WARM_UP = 5.0  # seconds in which a tier's rate is measured, once
 
 
 class EvaluationError(MythosError):
@@ -80,11 +88,13 @@ def run_suite(
     progress: Progress = lambda phase, done, total: None,
     announce: Callable[[str], None] = lambda text: None,
     memory: int = 4 << 30,
+    profile: str = NO_PROFILE,
 ) -> SuiteResult:
     """All samples of one suite in one elicitation; what `journal_dir` (named by its plan's id) holds is kept.
 
     `limit`: the first so many items only; the result is then incomplete. `memory` bounds the engine, in
-    bytes. `announce` gets one line with the expected time, once it has been measured.
+    bytes. `announce` gets a line with the expected time before the run and one after its first items.
+    `profile`: a stored safeguard profile of these weights, put on where the decision demands none.
     PermissionError when the gate refuses, also in the middle; EvaluationError, JournalError, FetchError.
     """
     suite = load_suite(home, suite_name, progress)
@@ -96,7 +106,14 @@ def run_suite(
         answer = authorize(load_standing(home, store, family), principal, action, tier, PURPOSE, clock.now())
         if isinstance(answer, Refusal):
             raise PermissionError(answer.message)
-        return answer
+        if answer.profile == profile:
+            return answer
+        found = None if answer.profile != NO_PROFILE else find_profile(home, profile)
+        if found is None or found.root != answer.root:
+            raise EvaluationError(
+                f"{tier} cannot be run under the profile {profile!r}.", "Name a stored one."
+            )
+        return replace(answer, profile=profile)  # only ever stricter: from none to some
 
     def decided(root: str, decision: str) -> tuple[Tier, Handling | Release]:
         state = load_standing(home, store, family)
@@ -106,24 +123,26 @@ def run_suite(
         return state.family.tier(tier), found
 
     permit = ask(Action.ANSWER)
-    engine = Engine(Loader(home), decided, memory, now=clock.now)
+    find = partial(find_profile, home)
+    engine = Engine(Loader(home), decided, memory, now=clock.now, profiles=find)
     engine.start()
     try:
         loaded = engine.loaded(permit)
         about = {
             "plan": journal_dir.name, "family": family.name, "tier": tier, "root": loaded.root,
-            "profile": loaded.profile, "backend": loaded.backend, "mode": "exact", "suite": suite.name,
+            "profile": permit.profile, "backend": loaded.backend, "mode": "exact", "suite": suite.name,
             "suite_digest": suite.digest, "harness": suite.harness, "elicitation": elicitation,
         }  # fmt: skip
         journal = Journal(journal_dir / f"{suite.name}.{elicitation}.jsonl", about, clock.now())
         try:
-            access = Access(engine, loaded, lambda: ask(Action.ANSWER))
-            _run(suite, access, elicitation, journal, limit, progress, announce)
+            access = Access(engine, loaded, _lasting(lambda: ask(Action.ANSWER)))
+            expect = partial(_rate, home, access)
+            _run(suite, access, elicitation, journal, limit, progress, announce, expect)
             if len(journal.samples) == len(suite.items):
                 journal.end(clock.now())
             return SuiteResult(
                 root=loaded.root,
-                profile=loaded.profile,
+                profile=permit.profile,
                 backend=loaded.backend,
                 mode="exact",
                 harness=suite.harness,
@@ -142,6 +161,39 @@ def run_suite(
         engine.stop()
 
 
+def _lasting(ask: Callable[[], Permit]) -> Callable[[], Permit]:
+    """`ask`, whose answer counts for ASK_AGAIN seconds. A refusal is not kept."""
+    lock, last, asked = threading.Lock(), ask(), time.monotonic()
+
+    def permit() -> Permit:
+        nonlocal last, asked
+        with lock:
+            if time.monotonic() - asked > ASK_AGAIN:
+                last, asked = ask(), time.monotonic()
+            return last
+
+    return permit
+
+
+def _rate(home: Home, access: Access) -> float:
+    """Tokens a second that 16 streams of these weights write here; measured once in WARM_UP seconds."""
+    file = home.cache / f"rate-{access.loaded.root[:16]}.json"
+    if file.exists():
+        return float(json.loads(file.read_bytes())["tokens_per_second"])
+    request = Request(tuple(access.plain("A story:")), 512, Sampling(0.0), stop_at_eos=False)
+    running = [access.engine.submit(access.permit(), request) for _ in range(16)]
+    began, written = time.monotonic(), 0
+    for event in running[0]:
+        written += len(event.tokens) if isinstance(event, Delta) else 0
+        if time.monotonic() - began > WARM_UP:
+            break
+    rate = max(1, written) * len(running) / (time.monotonic() - began)
+    for generation in running:
+        generation.cancel()
+    write_private(file, json.dumps({"tokens_per_second": rate}).encode(), replace=True)
+    return rate
+
+
 def _run(
     suite: Suite,
     access: Access,
@@ -150,9 +202,13 @@ def _run(
     limit: int | None,
     progress: Progress,
     announce: Callable[[str], None],
+    expect: Callable[[], float],
 ) -> None:
     items = suite.items[:limit]
     left = [item for item in items if item.id not in journal.samples]
+    if len(left) > FIRST:
+        minutes = len(left) * suite.tokens / expect() / 60
+        announce(f"{suite.name}: {len(left)} items, about {minutes:.1f} minutes by the rate of these weights")
     done, began = len(items) - len(left), time.monotonic()
     batch: list[Result] = []
     for count, result in enumerate(suite.run(access, elicitation, left), 1):

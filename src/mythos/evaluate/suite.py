@@ -18,7 +18,7 @@ from mythos.records.permit import Permit
 
 HERE = Path(__file__).parent
 COMMON = ("suite.py", "run.py", "journal.py", "../engine/score.py")
-STREAMS = 16
+STREAMS = 32  # twice what one pass decodes: while programs run in the sandbox, others are written
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Answers of one loaded tier. `permit` asks the gate anew each time, so that a revocation stops a run."""
+    """Answers of one loaded tier. `permit` asks the gate, at most once a second: a revocation stops a run."""
 
     engine: Engine
     loaded: LoadedTier
@@ -55,9 +55,16 @@ class Access:
         return self.loaded.tokenizer.encode(text, special=False)
 
     def answer(
-        self, prompt: tuple[int, ...], max_tokens: int, stop: tuple[str, ...] = ()
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        stop: tuple[str, ...] = (),
+        enough: Callable[[str], bool] = lambda text: False,
     ) -> tuple[str, Finish]:
-        """Greedy text, and why it ended: FAILED also for a prompt that the tier cannot take."""
+        """Greedy text, and why it ended: FAILED also for a prompt that the tier cannot take.
+
+        What follows the first text that is `enough` is not waited for. PermissionError in the middle, too.
+        """
         text = ""
         try:
             generation = self.engine.submit(
@@ -65,11 +72,17 @@ class Access:
             )
         except InvalidRequest:
             return "", Finish.FAILED
-        for event in generation:
-            if not isinstance(event, Delta):
-                return text, event.finish
-            text += event.text
-        raise AssertionError("a generation ends with Done")
+        try:
+            for event in generation:
+                if not isinstance(event, Delta):
+                    return text, event.finish
+                text += event.text
+                if enough(text):
+                    return text, Finish.STOP_STRING
+                self.permit()
+            raise AssertionError("a generation ends with Done")
+        finally:
+            generation.cancel()
 
     def score(self, prefix: list[int], continuations: list[list[int]]) -> list[float] | None:
         """Log-likelihoods in nats; None when they do not fit into the tier's context."""
@@ -83,7 +96,8 @@ class Access:
 class Suite:
     """`digest`: SHA-256 of items, templates and settings; `harness`: of the code that runs and grades.
 
-    `rules_out` False: a figure of quality, no evidence against a capability. `run` yields results in the
+    `rules_out` False: a figure of quality, no evidence against a capability. `tokens`: what an item takes,
+    read and written, on average and roughly; for the expected time. `run` yields results in the
     order of the items that it is given, in one of `elicitations`.
     """
 
@@ -93,6 +107,7 @@ class Suite:
     digest: str
     harness: str
     elicitations: tuple[str, ...]
+    tokens: int
     rules_out: bool
     run: Callable[[Access, str, Sequence[Item]], Iterator[Result]]
 
@@ -104,6 +119,7 @@ def make_suite(
     settings: Mapping[str, Any],
     files: tuple[str, ...],
     elicitations: tuple[str, ...],
+    tokens: int,
     run: Callable[[Access, str, Sequence[Item]], Iterator[Result]],
     rules_out: bool = True,
 ) -> Suite:
@@ -119,6 +135,7 @@ def make_suite(
         digest.hexdigest(),
         harness_digest(COMMON + files),
         elicitations,
+        tokens,
         rules_out,
         run,
     )
