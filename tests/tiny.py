@@ -113,7 +113,7 @@ class TinyHome:
     @contextmanager
     def engine(self, memory_limit: int = 2 << 30) -> Iterator[Engine]:
         find = partial(find_profile, self.home)
-        engine = Engine(Loader(self.home), self.decided, memory_limit, profiles=find)
+        engine = Engine(Loader(self.home), self.decided, memory_limit, now=self.clock.now, profiles=find)
         engine.start()
         try:
             yield engine
@@ -126,11 +126,18 @@ def tiny_home(path: Path, names: tuple[str, ...] = ("small",), config: ModelConf
     home = Home.open(path / "home")
     store = Store.open(home)
     clock = Clock()
+    return TinyHome(home, store, clock, tiny_tiers(home, store, clock, names, config))
+
+
+def tiny_tiers(
+    home: Home, store: Store, clock: Clock, names: tuple[str, ...], config: ModelConfig = CONFIG
+) -> Family:
+    """Tiers of random weights, registered in a data directory that exists."""
     family = Family("tiny", "for tests", "none", tuple(tiny_tier(name, config) for name in names))
+    parent, keyring = home.weights_dir("0" * 64).parent, weights_keyring(home)
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for seed, name in enumerate(names):
-        home.weights_dir("0" * 64).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        parent, keyring = home.weights_dir("0" * 64).parent, weights_keyring(home)
         root = write_weights(parent, keyring, config, tiny_tensors(config, seed), tiny_tokenizer(), TEMPLATE)
         envelope = issue_handling(home, clock, "tiny", name, root)
         register(store, clock, OPERATOR, "tiny", name, root, {"made_by": "random"}, envelope)
-    return TinyHome(home, store, clock, family)
+    return family

@@ -125,7 +125,7 @@ class Adapter:
     def op_submit_raw(
         self, find: str, replace_with: str, plan: str = "plan", signer: str = "evaluator-1"
     ) -> None:
-        """Evidence whose bytes were edited before signing: what a program that builds JSON by hand can send."""
+        """Evidence whose bytes were edited before signing: what a program of one's own can send."""
         piece = self._evidence_text(plan).replace(find, replace_with)
         self._send("evidence", piece.encode(), self.town.keys[signer])
 
@@ -197,7 +197,7 @@ class Adapter:
         return said(answer)
 
     def op_release_forged(self, signer: str = "requester-1", **about: Any) -> None:
-        """A release record made without asking the gate, signed by its requester and by a gate key of theirs."""
+        """A release made without asking the gate, signed by its requester and a key of theirs."""
         from mythos.records.release import Release
 
         subject, strategy, requester = self._asked(about)

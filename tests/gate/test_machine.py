@@ -1,7 +1,7 @@
 """A state machine over stages, votes, grants, evidence and the clock: what must always hold (Hypothesis).
 
-The rules do what persons do, right and wrong, in any order. After each step the state is held against what the
-design promises, computed here from the records in another way than the gate computes it.
+The rules do what persons do, right and wrong, in any order. After each step the state is held against what
+the design promises, computed here from the records in another way than the gate computes it.
 """
 
 import tempfile

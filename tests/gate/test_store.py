@@ -145,7 +145,8 @@ def test_a_transaction_is_undone_by_an_error(store, clock):
         "UPDATE api_keys SET revoked = NULL WHERE revoked IS NOT NULL",
         "UPDATE decisions SET revoked = NULL WHERE revoked IS NOT NULL",
         "UPDATE decisions SET envelope = x'00'",
-        "INSERT OR REPLACE INTO api_keys SELECT id, name, 'local', secret_hash, created, NULL, purpose FROM api_keys",
+        "INSERT OR REPLACE INTO api_keys"
+        " SELECT id, name, 'local', secret_hash, created, NULL, purpose FROM api_keys",
         "INSERT OR REPLACE INTO decisions SELECT id, weights, envelope, logged, NULL FROM decisions",
         "DELETE FROM weights",
         "INSERT INTO decisions VALUES ('dec_x', 99, x'00', 0, NULL)",

@@ -45,7 +45,6 @@ log = logging.getLogger("mythos.serve")
 
 # Characters of a prompt per token of context beyond which it cannot fit and is not tokenised whole.
 _CHARS_PER_TOKEN = 64
-RECHECK_SECONDS = 1.0  # how often a running answer's permit is looked at again
 MAX_TOOLS_BYTES = 2**20  # of all tools' schemas together
 
 
@@ -251,7 +250,9 @@ async def _begin(call: Call, asked: Asked) -> Answer:
     service.running.add(generation)
     service.drafts[draft.id] = draft
     service.metrics.running.inc()
-    return Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
+    answer = Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
+    service.watch.add(answer)
+    return answer
 
 
 def _stopping() -> ApiError:
@@ -302,6 +303,7 @@ def _close(answer: Answer) -> None:
     if done is None or answer.generation not in service.running:
         return
     service.running.discard(answer.generation)
+    service.watch.drop(answer)
     service.metrics.running.dec()
     service.limits.end(call.caller.org, done.cached_tokens, done.completion_tokens)
     if done.finish is Finish.REFUSED:
@@ -342,7 +344,7 @@ async def written(answer: Answer) -> None:
 
 @contextlib.asynccontextmanager
 async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
-    """Cancels the generation when the client leaves, the permit ends or the block fails.
+    """Cancels the generation when the client leaves or the block fails (`Watch` does when the permit ends).
 
     It is read to its last event in any case, so that what it used is counted.
     """
@@ -353,36 +355,16 @@ async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
         answer.gone = True
         answer.generation.cancel()
 
-    async def watch_permit() -> None:
-        await asyncio.sleep(RECHECK_SECONDS)
-        while await _still_permitted(answer):
-            await asyncio.sleep(RECHECK_SECONDS)
-        answer.withdrawn = True
-        answer.generation.cancel()
-
-    tasks = [asyncio.create_task(watch_client()), asyncio.create_task(watch_permit())]
+    task = asyncio.create_task(watch_client())
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
+        task.cancel()
         if answer.done is None:
             answer.generation.cancel()
             rest = asyncio.create_task(_read_out(answer))
             answer.call.service.reading_out.add(rest)
             rest.add_done_callback(answer.call.service.reading_out.discard)
-
-
-async def _still_permitted(answer: Answer) -> bool:
-    if answer.permit.expires_at <= time.time():
-        return False
-    service = answer.call.service
-    try:
-        now = await asyncio.to_thread(service.decide, answer.call.caller, Action.ANSWER, answer.tier.name)
-    except Exception:  # what is needed to decide is not there: the answer is no
-        return False
-    permit = answer.permit
-    return isinstance(now, Permit) and (now.root, now.profile) == (permit.root, permit.profile)
 
 
 async def _read_out(answer: Answer) -> None:

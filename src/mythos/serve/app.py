@@ -40,7 +40,10 @@ def create_app(service: Service, aliases: Mapping[str, str] | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(service.watch.run())
         yield
+        watching.cancel()
+        await asyncio.wait({watching})
         service.close()
 
     app = FastAPI(
@@ -90,7 +93,9 @@ async def _messages(call: Call, receive: Receive, send: Send) -> None:
 async def _read_messages(call: Call, receive: Receive, counting: bool) -> Asked:
     version, strict = _version(call), call.service.settings.strict
     allowed = call.caller.attributes.get(SAMPLING_ATTRIBUTE) == "allowed"
-    return await call.read(receive, lambda body: read_messages(body, version, strict, counting, allowed))
+    asked = await call.read(receive, lambda body: read_messages(body, version, strict, counting, allowed))
+    call.one_model(asked.model)
+    return asked
 
 
 async def _count_tokens(call: Call, receive: Receive, send: Send) -> None:
@@ -105,6 +110,7 @@ async def _count_tokens(call: Call, receive: Receive, send: Send) -> None:
 async def _chat(call: Call, receive: Receive, send: Send) -> None:
     call.action = "answer"
     asked = await call.read(receive, lambda body: read_chat(body, call.service.settings.strict))
+    call.one_model(asked.model)
     answer = await begin(call, asked)
     out = chat_out.answer_stream if asked.stream else chat_out.answer_whole
     await out(answer, receive, send)
@@ -127,6 +133,7 @@ async def _model(call: Call, receive: Receive, send: Send) -> None:
     if call.dialect is Dialect.ANTHROPIC:
         _version(call)
     given = unquote(call.path.removeprefix("/v1/models/"))
+    call.one_model(given)
     name = call.service.aliases.get(given, given)
     decided = await asyncio.to_thread(call.service.decide, call.caller, Action.KNOW, name)
     if isinstance(decided, Refusal):

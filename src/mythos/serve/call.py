@@ -10,9 +10,12 @@ from starlette.types import Receive, Scope, Send
 from mythos.records.principal import Principal
 from mythos.serve.asked import Asked
 from mythos.serve.body import INLINE, read_json
-from mythos.serve.errors import Dialect, clean
+from mythos.serve.errors import Dialect, bad, clean
+from mythos.serve.fields import query_fields
 from mythos.serve.service import Service
 
+# Where gateways are told a model. Only the body, or the path, is obeyed here; nothing may contradict it.
+MODEL_HEADERS = ("model", "x-model", "x-model-id", "anthropic-model", "openai-model", "mythos-model")
 _HEADER_BYTES = 1_000  # of the names listed in one of our headers
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/[]=")
 
@@ -48,6 +51,13 @@ class Call:
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    def one_model(self, name: str) -> None:
+        """ApiError 400 when query or headers name another model than `name`, whichever of them exists."""
+        fields = query_fields(self.query)
+        named = [self.header(header) for header in MODEL_HEADERS if header.encode() in self.headers]
+        if any(other != name for other in [*fields.get("model", []), *named]):
+            raise bad("model", "query or headers name another model", code="AMBIGUOUS_MODEL")
 
     def note(self, header: str, names: list[str]) -> None:
         """Name things in one of our headers, bounded and harmless whatever the caller wrote."""

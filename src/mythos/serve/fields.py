@@ -3,8 +3,17 @@
 import math
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import parse_qs
 
 from mythos.serve.errors import bad, clean
+
+
+def query_fields(query: bytes) -> dict[str, list[str]]:
+    """The fields of a query string."""
+    try:
+        return parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        raise bad("query", "has too many fields") from None
 
 
 def as_object(value: Any, path: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mythos.records.ids import new_id
 from mythos.serve.call import Call, respond
 from mythos.serve.errors import ApiError, ClientGone, Dialect, envelope
 from mythos.serve.service import Service
+from mythos.store.db import StoreError
 
 log = logging.getLogger("mythos.serve")
 
@@ -66,6 +67,9 @@ class Front:
             await _refuse(call, error, receive, answer)
         except ClockError as error:
             await _refuse(call, ApiError(503, error.message, code="clock"), receive, answer)
+        except StoreError:  # whoever asks, and for whatever: unknown means no
+            log.error("%s failed: the records cannot be read", call.request_id)
+            await _refuse(call, _unreadable(), receive, answer)
         except Exception as error:
             # The type and place, never the text: it may hold what a caller sent.
             cause = error.message if isinstance(error, MythosError) else type(error).__name__
@@ -76,6 +80,8 @@ class Front:
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, answer: Send) -> None:
         _check_place(call, scope)
+        if self.service.watch.lapsed:
+            raise _unreadable()
         if (call.method, call.path) in PUBLIC:
             body = b'{"status":"ok"}' if call.path == "/healthz" else b""
             await respond(answer, 200, body, head=call.method == "HEAD")
@@ -126,6 +132,11 @@ def _check_place(call: Call, scope: Scope) -> None:
         raise ApiError(403, "requests from other origins are not answered", code="wrong_origin")
     if call.header("sec-fetch-site").lower() in ("cross-site", "same-site"):
         raise ApiError(403, "requests from other sites are not answered", code="wrong_origin")
+
+
+def _unreadable() -> ApiError:
+    message = "the server cannot read its records and answers nobody until it can"
+    return ApiError(503, message, code="records_unreadable", headers={"retry-after": "5"})
 
 
 def _credential(call: Call) -> str:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs
 
 from mythos.serve.errors import bad
+from mythos.serve.fields import query_fields
 from mythos.spec.family import Tier
 
 _STAGES = {"active", "deprecated", "retired"}
@@ -69,7 +69,7 @@ def page_of(tiers: list[tuple[Tier, float]], query: bytes) -> Page:
 
     An unknown cursor gives an empty page, whether or not something by that name exists for others.
     """
-    fields = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    fields = query_fields(query)
     limit = _limit(fields.get("limit", ["20"])[-1])
     stages = [*fields.get("lifecycle", []), *fields.get("lifecycle[]", [])]
     for stage in stages:

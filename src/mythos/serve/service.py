@@ -18,6 +18,7 @@ from mythos.serve.limits import LimitBook
 from mythos.serve.metrics import Metrics
 from mythos.serve.recorder import Recorder
 from mythos.serve.settings import Settings
+from mythos.serve.watch import Watch
 from mythos.spec.family import Family, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home
@@ -55,6 +56,7 @@ class Service:
         self.metrics = Metrics()
         self.recorder = Recorder(self.store, self.clock)
         self.running: set[Generation] = set()
+        self.watch = Watch(self)
         self.drafts: dict[str, Draft] = {}  # receipts that are pending
         self.receipt_key = service_key(self.home, SERVER_KEY)
         self.reading_out: set[asyncio.Task[None]] = set()  # cancelled, on their way to the last event

@@ -30,3 +30,4 @@ class Settings:
     write_seconds: float = 30.0  # for a client to take what was written
     ping_seconds: float = 5.0  # of silence before the first token
     drain_seconds: float = 20.0  # for running answers when the server stops
+    lease_seconds: float = 30.0  # that a server answers for without having read its records

@@ -91,6 +91,12 @@ def revoke_key(store: Store, clock: Clock, principal: Principal, key_id: str) ->
             conn.execute(api_keys.update().where(api_keys.c.id == key_id).values(revoked=now))
 
 
+def revoked_keys(store: Store) -> frozenset[str]:
+    """Ids of the keys that have ended."""
+    with store.read() as conn:
+        return frozenset(conn.scalars(sa.select(api_keys.c.id).where(api_keys.c.revoked.is_not(None))))
+
+
 def principal_for_secret(store: Store, secret: str) -> Principal | None:
     """Who holds this secret; None when no live key has it.
 
