@@ -33,7 +33,7 @@ SOURCES = ROOT / "src" / "mythos"
 HEAVY = ("pytest", "hypothesis", "hypothesis.stateful", "sqlalchemy", "alembic.command", "scipy.stats")
 HEAVY += ("cryptography.hazmat.primitives.serialization",)
 UNIT = ("bounds", "verdict", "policy", "votes", "grants", "release", "apply")
-WIDE = ("gate/test_records.py", "attacks/test_attacks.py", "gate/test_machine.py")
+WIDE = ("attacks/test_attacks.py",)
 BUNDLE = ("receipts/test_bundle.py",)
 GATE = ("verdict", "bounds", "votes", "release", "grants", "policy", "apply", "state", "bundle")
 FILES = {name: f"gate/{name}.py" for name in GATE} | {"records.bundle": "records/bundle.py"}
@@ -61,13 +61,13 @@ class Mutant:
         return f"{FILES[self.module]}:{self.line}  {old}  ->  {new}"
 
 
-def tests_of(module: str) -> list[str]:
+def tests_of(module: str, wide: tuple[str, ...] = WIDE) -> tuple[str, ...]:
     """Test files for mutants of a module, the quick and near ones first."""
     if "bundle" in module:
         names = BUNDLE
     else:
-        names = [f"gate/test_{name}.py" for name in sorted(UNIT, key=lambda n: n != module)] + [*WIDE]
-    return [f"tests/{name}" for name in names if (ROOT / "tests" / name).exists()]
+        names = [f"gate/test_{name}.py" for name in sorted(UNIT, key=lambda n: n != module)] + list(wide)
+    return tuple(f"tests/{name}" for name in names if (ROOT / "tests" / name).exists())
 
 
 # What may become of a node.
@@ -243,7 +243,7 @@ def prepare() -> None:
     sys.path[:0] = [str(SOURCES.parent), str(ROOT)]
 
 
-def start(mutant: Mutant | None, tests: list[str], place: Path) -> int:
+def start(mutant: Mutant | None, tests: tuple[str, ...], place: Path) -> int:
     """Fork a child that runs `tests` on the mutant; its exit status is pytest's. Returns its process id."""
     place.mkdir(parents=True)
     child = os.fork()
@@ -268,7 +268,9 @@ def start(mutant: Mutant | None, tests: list[str], place: Path) -> int:
         os._exit(status)
 
 
-def run_all(mutants: list[Mutant], limits: dict[str, float], jobs: int, place: Path) -> Iterator[tuple]:
+def run_all(
+    mutants: list[Mutant], tests: dict[str, tuple[str, ...]], limits: dict[str, float], jobs: int, place: Path
+) -> Iterator[tuple[Mutant, str, str, float]]:
     """(mutant, outcome, first failed test, seconds) as they end."""
     waiting = list(reversed(mutants))
     running: dict[int, tuple[Mutant, Path, float]] = {}
@@ -276,7 +278,7 @@ def run_all(mutants: list[Mutant], limits: dict[str, float], jobs: int, place: P
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
             where = place / hashlib.sha256(mutant.id.encode()).hexdigest()[:16]
-            running[start(mutant, tests_of(mutant.module), where)] = mutant, where, time.monotonic()
+            running[start(mutant, tests[mutant.module], where)] = mutant, where, time.monotonic()
         time.sleep(0.02)
         for child, (mutant, where, began) in list(running.items()):
             done, status = os.waitpid(child, os.WNOHANG)
@@ -297,28 +299,28 @@ def run_all(mutants: list[Mutant], limits: dict[str, float], jobs: int, place: P
             yield mutant, outcome, by, time.monotonic() - began
 
 
-def baseline(modules: list[str], place: Path) -> dict[str, float]:
+def baseline(files: dict[str, tuple[str, ...]], place: Path) -> dict[str, float]:
     """The tests pass without a mutant; how long each module's may take with one, in seconds."""
     took: dict[tuple[str, ...], float] = {}
-    for tests in {tuple(tests_of(module)) for module in modules}:
+    for tests in sorted(set(files.values())):
         began = time.monotonic()
         where = place / f"baseline{len(took)}"
-        status = os.waitpid(start(None, list(tests), where), 0)[1]
+        status = os.waitpid(start(None, tests, where), 0)[1]
         if status:
             raise SystemExit(f"the tests fail without a mutant:\n{(where / 'output').read_text()}")
         took[tests] = time.monotonic() - began
         print(f"baseline {took[tests]:.1f} s: {' '.join(tests)}", file=sys.stderr, flush=True)
-    return {module: 30 + SLOWER * took[tuple(tests_of(module))] for module in modules}
+    return {module: 30 + SLOWER * took[tests] for module, tests in files.items()}
 
 
-def results_file(seed: int) -> Path:
+def results_file(run: str) -> Path:
     """Named by the digest of the sources and tests it holds for."""
     whole = hashlib.sha256()
     for path in sorted([*SOURCES.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), Path(__file__)]):
         whole.update(path.read_bytes())
     for path in sorted([*(ROOT / "tests" / "attacks").rglob("*.toml"), *SOURCES.rglob("*.toml")]):
         whole.update(path.read_bytes())
-    return ROOT / ".cache" / "mutants" / f"{seed}-{whole.hexdigest()[:16]}.jsonl"
+    return ROOT / ".cache" / "mutants" / f"{run}-{whole.hexdigest()[:16]}.jsonl"
 
 
 def report(mutants: list[Mutant], seen: dict[str, dict[str, str]], as_json: bool) -> None:
@@ -350,13 +352,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20260501)
     parser.add_argument("--only", choices=FILES, action="append", help="sample from these modules alone")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--near", action="store_true", help="the unit tests alone, not the attacks")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     prepare()
     modules = chosen.only or list(FILES)
     pool = [mutant for module in modules for mutant in mutants_of(module)]
     mutants = random.Random(chosen.seed).sample(pool, min(chosen.count, len(pool)))
-    kept = results_file(chosen.seed)
+    kept = results_file(f"{chosen.seed}{'-near' * chosen.near}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text().splitlines() if kept.exists() else []
     seen = {row["id"]: row for row in map(json.loads, lines)}
@@ -365,8 +368,9 @@ def main() -> int:
     print(f"{len(mutants)} of {len(pool)} mutants, {len(missing)} still to run", file=out, flush=True)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where fsync costs nothing
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=memory) as place, kept.open("a") as log:
-        limits = baseline(sorted({m.module for m in missing}), Path(place))
-        ran = run_all(missing, limits, chosen.jobs, Path(place))
+        tests = {m.module: tests_of(m.module, () if chosen.near else WIDE) for m in missing}
+        limits = baseline(tests, Path(place))
+        ran = run_all(missing, tests, limits, chosen.jobs, Path(place))
         for n, (mutant, outcome, by, seconds) in enumerate(ran, 1):
             seen[mutant.id] = {"id": mutant.id, "outcome": outcome, "by": by}
             print(json.dumps(seen[mutant.id]), file=log, flush=True)
