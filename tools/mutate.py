@@ -238,7 +238,7 @@ def prepare() -> None:
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", phases=phases, database=None, derandomize=True, deadline=None)
     settings.load_profile("mutants")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     os.chdir(ROOT)
     sys.path[:0] = [str(SOURCES.parent), str(ROOT)]
 
@@ -342,7 +342,8 @@ def report(mutants: list[Mutant], seen: dict[str, dict[str, str]], as_json: bool
     for module, row in table.items():
         gone = row["mutants"] - row.get("survived", 0)
         print(f"{FILES[module]:20} {gone:4} of {row['mutants']:4} killed, {row.get('timeout', 0)} by time")
-    print(*(f"survived: {m}" for m in survivors), sep="\n")
+    for mutant in survivors:
+        print(f"survived: {mutant}")
     print(f"killed {killed} of {len(mutants)}, at least {bound:.3f} of all (one-sided 95 %)")
 
 

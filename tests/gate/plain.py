@@ -40,7 +40,9 @@ def a_subject(state: State, stage: Stage = Stage.EARLY_ACCESS, **other: object) 
     return replace(about, **other)  # type: ignore[arg-type]
 
 
-def cast(state: State, about: Subject, *persons: str, at: float = T0, choice: Choice = Choice.APPROVE) -> None:
+def cast(
+    state: State, about: Subject, *persons: str, at: float = T0, choice: Choice = Choice.APPROVE
+) -> None:
     for person in persons or VOTERS:
         vote = Vote(f"vote{len(state.votes):03}", DEPLOYMENT, person, choice, about, "")
         state.votes[vote.id] = Cast(vote, STAFF[person], at, False)

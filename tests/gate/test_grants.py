@@ -79,7 +79,8 @@ def test_a_grant_of_something_else_does_not_serve(state, other):
 
 
 @pytest.mark.parametrize(
-    "other", [{"family": "x"}, {"tier": "opus"}, {"profile": "strict"}, {"root": W2}, {"purposes": ("research",)}]
+    "other",
+    [{"family": "x"}, {"tier": "opus"}, {"profile": "strict"}, {"root": W2}, {"purposes": ("research",)}],
 )
 def test_a_release_of_something_else_does_not_serve(other):
     state = enrolled_state()
@@ -117,10 +118,14 @@ def test_classes_open_in_order(state):
         granted(state, name)
     granted(state)
     assert isinstance(asked(state), Access)
-    served = [name for name in ("acme", "shop", "anybody", "odd") if isinstance(asked(state, org=name), Access)]
+    served = [
+        name for name in ("acme", "shop", "anybody", "odd") if isinstance(asked(state, org=name), Access)
+    ]
     assert served == ["acme"]
     opened(state, a_subject(state, Stage.EXPANDED))
-    served = [name for name in ("acme", "shop", "anybody", "odd") if isinstance(asked(state, org=name), Access)]
+    served = [
+        name for name in ("acme", "shop", "anybody", "odd") if isinstance(asked(state, org=name), Access)
+    ]
     assert served == ["acme", "shop"]
     opened(state, a_subject(state, audience="vanished@" + "a" * 16))
     assert asked(state, org="odd") is Code.NOT_GRANTED

@@ -258,7 +258,10 @@ def test_only_runs_on_these_weights_under_this_profile_or_none_count():
     run(state, "humaneval", 164, profile="strict")
     run(state, "humaneval", 164, profile="lax")
     run(state, "humaneval", 164)
-    assert [found.plan.id for found in runs_for(state, a_subject(state, profile="strict"))] == ["plan1", "plan3"]
+    assert [found.plan.id for found in runs_for(state, a_subject(state, profile="strict"))] == [
+        "plan1",
+        "plan3",
+    ]
     assert [found.plan.id for found in runs_for(state, a_subject(state))] == ["plan3"]
     found = runs_for(state, a_subject(state))[0]
     assert (found.planned_at, found.role, found.org) == (T0, Role.EVALUATOR, "town")

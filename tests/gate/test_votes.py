@@ -83,7 +83,9 @@ def test_who_votes_again_is_not_late(state, about):
     reasons = counted(state, about, T0 + 14 * DAY).reasons
     assert reasons[-1][0] is Code.VOTE_EXPIRED and reasons[-1][1].endswith(": rso-1")
     cast(state, about, "rso-1", at=T0 + 14 * DAY)
-    assert counted(state, about, T0 + 14 * DAY).reasons == (), "an old vote beside enough new ones is no reason"
+    assert counted(state, about, T0 + 14 * DAY).reasons == (), (
+        "an old vote beside enough new ones is no reason"
+    )
 
 
 def test_a_vote_on_other_evidence_is_named(state, about):
