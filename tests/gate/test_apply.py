@@ -85,8 +85,8 @@ class Gate:
             for i in range(plan.items)
         )
         plain = Evidence(
-            name, self.where, plan.id, plan.root, plan.profile, plan.suite_digest, plan.harness, 1, samples, None,
-            hexdigest("t"), "none", plan.evaluator, self.now, self.now,
+            name, self.where, plan.id, plan.root, plan.profile, plan.suite_digest, plan.harness, 1, samples,
+            None, hexdigest("t"), "none", plan.evaluator, self.now, self.now,
         )  # fmt: skip
         return replace(plain, **other)
 
@@ -97,8 +97,8 @@ class Gate:
 
     def subject(self) -> Subject:
         about = Subject(
-            "fam", "capybara", W1, "none", Stage.EARLY_ACCESS, audience_id(HOUSE.audiences[0]), ("cyber_defence",),
-            evidence_root(()), self.state.policy,
+            "fam", "capybara", W1, "none", Stage.EARLY_ACCESS, audience_id(HOUSE.audiences[0]),
+            ("cyber_defence",), evidence_root(()), self.state.policy,
         )  # fmt: skip
         pieces = [piece for run in runs_for(self.state, about) for piece in run.evidence]
         return replace(about, evidence=evidence_root(pieces))

@@ -1,4 +1,4 @@
-"""kill -9 at every write of the gate, two writers, a full disk: what was acknowledged counts, nothing by half.
+"""kill -9 at every write of the gate, two writers, a full disk: what was said counts, nothing by half.
 
 As in test_crash: a fork ends itself at its n-th database step. The state read back is replayed from the
 records by a store that never saw the write, so whatever it holds is on disk.
@@ -115,7 +115,7 @@ def test_killed_at_every_step(tmp_path, stride):
     store.close()
 
 
-def forked(work: Callable[[Callable[[str], None]], None]) -> Callable[[], list[str]]:
+def forked(work: Callable[[Callable[[str], object]], None]) -> Callable[[], list[str]]:
     """Start `work(say)` in a fork; call the result to wait for it and get what it said."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -123,7 +123,7 @@ def forked(work: Callable[[Callable[[str], None]], None]) -> Callable[[], list[s
         status = 1
         try:
             os.close(reader)
-            work(lambda text: os.write(writer, text.encode() + b"\n") and None)
+            work(lambda text: os.write(writer, text.encode() + b"\n"))
             status = 0
         finally:
             os._exit(status)
@@ -149,7 +149,7 @@ def test_two_writers(tmp_path):
         for _ in range(6)
     ]
 
-    def work(say: Callable[[str], None], who: str) -> None:
+    def work(say: Callable[[str], object], who: str) -> None:
         store, clock = Store.open(town.home), Clock(system=lambda: town.now)
         for envelope in same:
             say(acts.cast_vote(store, clock, OPERATOR, about, Choice.APPROVE, who, town.keys[who]).id)
@@ -172,7 +172,7 @@ def test_a_full_disk(tmp_path, how):
     about, person = town.subject(), VOTERS[0]
     town.store.close()
 
-    def work(say: Callable[[str], None]) -> None:
+    def work(say: Callable[[str], object]) -> None:
         store, clock = Store.open(town.home), Clock(system=lambda: town.now)
         with store.read() as conn:
             pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one() + 4

@@ -31,8 +31,8 @@ def run(state, suite, items, successes=0, at=T0, root=W1, profile="none", sample
     plan = Plan(
         **{
             **about, "id": f"plan{n}", "family": "fam", "tier": "capybara", "suite": suite, "items": items,
-            "harness": hexdigest("h"), "elicitations": ("chat",), "looks": 1, "policy": state.policy, "judge": "",
-            "evaluator": "evaluator-1",
+            "harness": hexdigest("h"), "elicitations": ("chat",), "looks": 1, "policy": state.policy,
+            "judge": "", "evaluator": "evaluator-1",
         } | other
     )  # fmt: skip
     if samples is None:
@@ -138,7 +138,7 @@ def test_a_stage_that_the_pack_does_not_have():
     ("other", "code"),
     [
         ({"audience": "researchers@" + "a" * 16}, Code.AUDIENCE_NOT_ALLOWED),
-        ({"stage_of_audience": Stage.EXPANDED}, Code.AUDIENCE_NOT_ALLOWED),
+        ({"stage_of_audience": ""}, Code.AUDIENCE_NOT_ALLOWED),
         ({"purposes": ("cyber_defence", "general")}, Code.PURPOSE_NOT_ALLOWED),
         ({"tier": "opus"}, Code.ROOT_ALREADY_REGISTERED),
         ({"family": "other"}, Code.ROOT_ALREADY_REGISTERED),
@@ -146,8 +146,8 @@ def test_a_stage_that_the_pack_does_not_have():
 )
 def test_what_the_stage_does_not_admit_is_blocked(state, other, code):
     if "stage_of_audience" in other:
-        other = {"audience": a_subject(state, other["stage_of_audience"]).audience}
-    answer = asked(state, now_about(state, **other))
+        other = {"audience": a_subject(state, Stage.EXPANDED).audience}
+    answer = asked(state, replace(now_about(state), **other))
     assert answer.verdict is Verdict.BLOCK
     found = [because for because in answer.reasons if because.code is code]
     assert len(found) == 1 and found[0].verdict is Verdict.BLOCK
