@@ -301,16 +301,18 @@ def run_all(
 
 def baseline(files: dict[str, tuple[str, ...]], place: Path) -> dict[str, float]:
     """The tests pass without a mutant; how long each module's may take with one, in seconds."""
-    took: dict[tuple[str, ...], float] = {}
-    for tests in sorted(set(files.values())):
+    took: dict[frozenset[str], float] = {}
+    for tests in files.values():  # in whatever order
+        if frozenset(tests) in took:
+            continue
         began = time.monotonic()
         where = place / f"baseline{len(took)}"
         status = os.waitpid(start(None, tests, where), 0)[1]
         if status:
             raise SystemExit(f"the tests fail without a mutant:\n{(where / 'output').read_text()}")
-        took[tests] = time.monotonic() - began
-        print(f"baseline {took[tests]:.1f} s: {' '.join(tests)}", file=sys.stderr, flush=True)
-    return {module: 30 + SLOWER * took[tests] for module, tests in files.items()}
+        took[frozenset(tests)] = seconds = time.monotonic() - began
+        print(f"baseline {seconds:.1f} s: {' '.join(tests)}", file=sys.stderr, flush=True)
+    return {module: 30 + SLOWER * took[frozenset(tests)] for module, tests in files.items()}
 
 
 def results_file(run: str) -> Path:
