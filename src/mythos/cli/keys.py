@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 from mythos.cli.local import open_records
 from mythos.cli.output import emit, json_wanted, note, show
+from mythos.records.decision import LOCAL_PURPOSE
 from mythos.records.principal import LOCAL_ORG, OPERATOR
 from mythos.store.keys import create_key, list_keys, revoke_key
 
 
-def new(name: str, org: str | None) -> int:
+def new(name: str, org: str | None, purpose: str | None) -> int:
     records = open_records()
-    row, secret = create_key(records.store, records.clock, OPERATOR, name, org)
+    row, secret = create_key(records.store, records.clock, OPERATOR, name, org, purpose or LOCAL_PURPOSE)
     if json_wanted():
         emit({**asdict(row), "secret": secret})
     else:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mythos.cli import commands_ledger, commands_receipt, output
+from mythos.cli import commands_gate, commands_ledger, commands_receipt, output
+from mythos.cli.cures import CURES
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit
 from mythos.records.errors import MythosError
@@ -26,6 +27,7 @@ app.add_typer(keys, name="key")
 app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
 app.command()(commands_receipt.why)
+commands_gate.add_to(app)
 
 Json = Annotated[
     bool,
@@ -193,12 +195,15 @@ def models(family: FamilyArgument = DEFAULT_FAMILY, json: Json = False) -> int:
 def key_new(
     name: Annotated[str, typer.Argument(help="What you will know it by.")],
     org: Annotated[str | None, typer.Option(help="Another organisation than the operator's.")] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="Of another organisation's key: what it is for, for good.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make a key and print its secret, this once."""
     from mythos.cli.keys import new
 
-    return new(name, org)
+    return new(name, org, purpose)
 
 
 @keys.command("list")
@@ -279,7 +284,8 @@ def run(arguments: list[str]) -> int:
             command = context.command_path if context else "mythos"
             return output.fail(error.format_message().rstrip("."), f"{command} --help", Exit.USAGE)
         if isinstance(error, MythosError):
-            return output.fail(error.message, error.cure, output.exit_code(error))
+            cure = error.cure or CURES.get(str(getattr(error, "code", "")), "")
+            return output.fail(error.message, cure, output.exit_code(error))
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         cure = "set MYTHOS_TRACEBACK=1 and run it again to see where; `mythos doctor` checks the installation"
         return output.fail(f"unexpected failure: {what}", cure, Exit.FAILED)

@@ -45,6 +45,7 @@ CODES = {
     "RecordError": Exit.REFUSED,  # a decision that is malformed or not signed by a trusted key
     "NotAllowed": Exit.REFUSED,
     "ClockError": Exit.REFUSED,
+    "Rejected": Exit.REFUSED,  # by the gate
 }
 
 
