@@ -357,3 +357,38 @@ def test_the_root_of_evidence_does_not_depend_on_its_order(state):
     pieces = list(state.evidence.values())
     assert evidence_root(pieces) == evidence_root(reversed(pieces)) != evidence_root(pieces[:1])
     assert evidence_root(()) == hexdigest("[]")
+
+
+def test_only_the_broken_profile_measured_again_mends_it():
+    state = enrolled_state()
+    measured(state)
+    about = {"profile": "strict"}
+    run(state, "humaneval", 164, profile="strict")
+    state.incidents["i"] = Incident("i", DEPLOYMENT, "strict", "", "rso-1")
+    state.at["i"] = T0
+    run(state, "humaneval", 164, at=T0 + 1)
+    assert Code.EVIDENCE_VOID in codes(asked(state, now_about(state, **about)))
+    run(state, "humaneval", 164, at=T0 + 1, profile="strict")
+    assert Code.EVIDENCE_VOID not in codes(asked(state, now_about(state, **about)))
+
+
+@pytest.mark.parametrize(("profile", "serves"), [("strict", True), ("none", False)])
+def test_safeguards_count_under_the_profile_they_were_measured_with(profile, serves):
+    state = enrolled_state()
+    measured(state)
+    samples = tuple(
+        Sample(f"{kind}:{i}", f"{kind}:{i}", outcome, "chat")
+        for kind, outcome in (("refuse", Outcome.REFUSAL), ("answer", Outcome.SUCCESS))
+        for i in range(60)
+    )
+    run(state, "refusal", 120, profile=profile, samples=samples)
+    opened(state, a_subject(state, profile="strict"))
+    about = now_about(state, Stage.EXPANDED, profile="strict")
+    cast(state, about)
+    answer = asked(state, about, T0 + 8 * DAY)
+    assert codes(answer) == ([] if serves else [Code.SAFEGUARD_UNMEASURED])
+
+
+def test_an_answer_without_a_pack_has_no_end(state):
+    state.policy = ""
+    assert asked(state, a_subject(enrolled_state())).expires_at == 0.0
