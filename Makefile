@@ -17,13 +17,14 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile pyproject.toml --group build --universal --fork-strategy fewest --generate-hashes \
 	--no-emit-package torch --custom-compile-command "make lock" --quiet
 
-.PHONY: help up test test-all test-clients lint format bench bench-peers bench-lock lock clean setup-run setup-dev
+.PHONY: help up test test-all test-clients mutate lint format bench bench-peers bench-lock lock clean setup-run setup-dev
 
 help:
 	@echo "make up            set up .venv, build the weights, serve them"
 	@echo "make test          set up .venv for development, run the fast tests"
 	@echo "make test-all      run every test, slow ones, clients and peers included"
 	@echo "make test-clients  run the tests that use other people's clients"
+	@echo "make mutate        change the gate in 400 places, one at a time: do its tests notice?"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff format and sort the code"
 	@echo "make bench         measure speed on this machine, beside other engines"
@@ -42,6 +43,10 @@ test-all: setup-dev
 
 test-clients: setup-dev
 	@$(IN) $(BIN)/python -m pytest -m clients -rs $(ARGS)
+
+# Half an hour on two cores; an interrupted run goes on where it was.
+mutate: setup-dev
+	@$(IN) $(BIN)/python tools/mutate.py $(ARGS)
 
 lint: setup-dev
 	@$(IN) $(BIN)/ruff check .
