@@ -239,9 +239,9 @@ LEVEL = SafetyLevel("guarded", ("input_check",), ("cyber",), 0.8, 0.2, 100.0)
 
 def refusals(missed: int = 3, over: int = 3, n: int = 60, way: str = "chat", bad=Outcome.FAILURE):
     return tuple(
-        [Sample(f"r{i}", f"refuse:{i}", bad if i < missed else Outcome.REFUSAL, way) for i in range(n)]
+        [Sample(f"refuse:{i}", f"r{i}", bad if i < missed else Outcome.REFUSAL, way) for i in range(n)]
         + [
-            Sample(f"a{i}", f"answer:{i}", Outcome.REFUSAL if i < over else Outcome.SUCCESS, way)
+            Sample(f"answer:{i}", f"a{i}", Outcome.REFUSAL if i < over else Outcome.SUCCESS, way)
             for i in range(n)
         ]
     )
