@@ -37,9 +37,7 @@ SINGLE = {  # by one signer: in which roles, which field names it, what earlier 
 CARRIED = {"trust-root", "policy", "release", "halt", *SINGLE}
 
 
-class Table(dict):
-    """A JSON object; fields read as attributes, too. A record's `logged` is its (seq, time) in the ledger."""
-
+class Table(dict):  # a JSON object whose fields can be read as attributes
     __getattr__ = dict.__getitem__
 
 
@@ -86,14 +84,6 @@ def unbase(text):
     return data
 
 
-def public(key):
-    return Ed25519PublicKey.from_public_bytes(unhex(key.public))
-
-
-def keys_of(keys):
-    return {sha(unhex(key.public)): key for key in keys}
-
-
 def peek(envelope):
     """What an envelope claims to hold, no signature looked at."""
     return parse(unbase(parse(envelope.encode()).payload))
@@ -107,15 +97,15 @@ def unseal(envelope, kind, keys):
     need(ids and len(set(ids)) == len(ids) and set(ids) <= set(keys), f"{kind}: not by keys trusted here")
     message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(data), data)
     for entry in outer.signatures:
-        need(set(entry) == {"keyid", "sig"}, "a signature is malformed")
-        public(keys[entry.keyid]).verify(unbase(entry.sig), message)
+        verifier = Ed25519PublicKey.from_public_bytes(unhex(keys[entry.keyid].public))
+        verifier.verify(unbase(entry.sig), message)
     return parse(data), [keys[signer] for signer in ids]
 
 
 def next_root(old, envelope):
     """The trust root in `envelope`, signed by the threshold of its own persons and, if any, of `old`."""
-    keys = keys_of([*(old["keys"] if old else []), *peek(envelope)["keys"]])
-    new, signers = unseal(envelope, "trust-root", keys)
+    keys = [*(old["keys"] if old else []), *peek(envelope)["keys"]]
+    new, signers = unseal(envelope, "trust-root", {sha(unhex(key.public)): key for key in keys})
     people, publics = [person.id for person in new.persons], {key.public for key in new["keys"]}
     need(len(set(people)) == len(people) and len(publics) == len(new["keys"]), "trust root: enrolled twice")
     fit = all((key.holder in people) is not (key.role in SERVICES) for key in new["keys"])
@@ -129,7 +119,7 @@ def next_root(old, envelope):
     return new
 
 
-def check_log(bundle, keys):
+def check_log(bundle, keys, say):
     """The ledger's key and enrolled witnesses signed the head (C2SP checkpoint); all events are under it."""
     text, _, tail = bundle.head.rpartition("\n\n")
     origin, size, root = text.split("\n")
@@ -145,7 +135,8 @@ def check_log(bundle, keys):
         if key := known.get((name, data[:4])):  # one by an unknown key is passed over
             signers.append(key)
             time = "" if key is ledger else f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n"
-            public(key).verify(data[12 if time else 4 :], f"{time}{text}\n".encode())
+            verifier = Ed25519PublicKey.from_public_bytes(unhex(key.public))
+            verifier.verify(data[12 if time else 4 :], f"{time}{text}\n".encode())
     need(all(signers.count(key) == 1 for key in [ledger, *signers]), "head: not signed once by its ledger")
     for entry in bundle.entries:
         path, index, count = [unhex(step) for step in entry.path], entry.seq, int(size)
@@ -157,7 +148,7 @@ def check_log(bundle, keys):
                 node = hashlib.sha256(b"\x01" + (other + node if index % 2 else node + other)).digest()
             index, count = index // 2, (count + 1) // 2
         need(node == unbase(root) and not path, f"{entry.kind} {entry.seq}: not in the log")
-    return f"log of {size} leaves, witnesses: {[key.holder for key in signers if key is not ledger]}"
+    say(f"log of {size} leaves, witnesses: {[key.holder for key in signers if key is not ledger]}")
 
 
 def check_quorum(rule, voted):
@@ -190,10 +181,11 @@ def verify(bundle, trust, say):
     need(set(kinds) <= CARRIED and places == sorted(set(places)), "other kinds, or out of order")
     need(kinds.count("release") + kinds.count("handling") == 1 >= kinds.count("receipt"), "not one decision")
     need(bool(bundle["keys"]) is ("trust-root" not in kinds), "service keys come from one place only")
-    root, keys, known, by, ids = None, {}, [], {kind: {} for kind in CARRIED}, set()
+    root, keys, known, by = None, {}, [], {kind: {} for kind in CARRIED}
     if bundle["keys"]:  # no trust root: the operator says which keys are the server's and the ledger's
         said, roles = peek(bundle["keys"]), {"operator": "gate", "server": "server", "ledger": "ledger"}
-        keys = keys_of([Table(public=said[name], holder=role, role=role) for name, role in roles.items()])
+        named = {sha(unhex(said[name])): (said[name], role) for name, role in roles.items()}
+        keys = {i: Table(public=public, holder=role, role=role) for i, (public, role) in named.items()}
         known = [said.operator, sha(unhex(said.operator))]
         need(len(keys) == len(said) == 3, "service keys")
         unseal(bundle["keys"], "keys", {known[1]: keys[known[1]]})
@@ -204,25 +196,24 @@ def verify(bundle, trust, say):
         says |= {"seq": entry.seq, "digest": sha(entry.envelope.encode())}
         if kind == "trust-root":
             root = next_root(root, entry.envelope)
-            known, keys = [*known, sha(root)], keys_of(root["keys"])
+            known, keys = [*known, sha(root)], {sha(unhex(key.public)): key for key in root["keys"]}
         else:
             record, signers = unseal(entry.envelope, kind, keys)
-            need(record.id not in ids and type(event.time) in (int, float), f"{kind}: twice, or without time")
+            need(all(record.id not in table for table in by.values()), f"{kind} {record.id}: twice")
+            need(type(event.time) in (int, float), f"{kind}: without a time")
             record.logged, record.signers, record.keys_then = (entry.seq, event.time), signers, keys
             check_signers(kind, record, by)
             by[kind][record.id] = record
-            ids.add(record.id)
             if kind == "handling":
-                says = {"kind": "weights.registered", "decision": record.id, "seq": entry.seq}
-                says |= {name: record[name] for name in ("family", "tier", "root")}
+                says = {name: record[name] for name in ("family", "tier", "root")}
+                says |= {"kind": "weights.registered", "decision": record.id, "seq": entry.seq}
             else:
                 need(record.deployment == (known[0] if root else ""), f"{kind}: of another deployment")
                 says["id"] = record.id
         need(says.items() <= event.items(), f"{kind} {entry.seq}: its event is another's")
     need(not trust or trust in known, "this is not the deployment that is trusted here")
-    log = check_log(bundle, keys)
-    name = f"{'DRILL ' * root.drill}{root.name}, version {root.version}" if root else "none, but an operator"
-    say(f"trust root: {name}, {known[0][:16]}; {log}")
+    check_log(bundle, keys, say)
+    say(f"trust root: {'DRILL ' * root.drill}{root.name} {known[0]}" if root else f"operator: {known[0]}")
     for release in by["release"].values():
         check_release(release, by, say)
     for receipt in by["receipt"].values():
@@ -237,7 +228,6 @@ def check_release(release, by, say):
     pack = next(parse(pack) for pack in packs if sha(pack) == subject.policy)
     rule = next(rule for rule in pack.stages if rule.stage == subject.stage)
     need(at < release.expires_at <= at + rule.release_days * DAY + TOLERANCE, "the release lives too long")
-
     found = sorted(map(sha, by["evidence"].values()))
     need(sha(found) == subject.evidence and set(release.evidence) == set(by["evidence"]), "other evidence")
     for piece in by["evidence"].values():
@@ -248,7 +238,6 @@ def check_release(release, by, say):
     need(set(rule.domains) <= set(release.verdicts), "a domain has no verdict")
     for name, code in release.verdicts.items():
         check_domain(name, code, rule, pack, by, at)
-
     voted, enrolled = {}, [(key.holder, key.role) for key in release.keys_then.values()]
     withdrawn = {record.vote for record in by["withdrawal"].values() if record.logged[0] < seq}
     standing = {vote.id for vote in by["vote"].values() if vote.logged[0] < seq} - withdrawn
@@ -280,19 +269,18 @@ def check_domain(name, code, rule, pack, by, at):
     domain = next(domain for domain in pack.domains if domain.name == name)
     suites, limit = domain.suites, domain.alert - domain.margin
     if code == "RULED_OUT_BY_PRECURSOR":
-        own = [piece for piece in by["evidence"].values() if by["plan"][piece.plan].suite in suites]
-        need(not own, f"{name} has evidence of its own")
+        own = [by["plan"][piece.plan].suite for piece in by["evidence"].values()]
+        need(not set(own) & set(suites), f"{name} has evidence of its own")
         suites, limit = [domain.precursor], domain.precursor_alert
     elif code != "RULED_OUT":
         need((code == "RULED_IN" and rule.ruled_in_level) or name not in rule.domains, f"{name}: {code}")
         return
-    fresh = {suite: False for suite in suites}
-    for plan in [plan for plan in by["plan"].values() if plan.suite in suites]:
-        looks = [piece for piece in by["evidence"].values() if piece.plan == plan.id]
-        samples = max(looks, key=lambda piece: piece.look).samples if looks else []
+    fresh, pieces = {suite: False for suite in suites}, reversed(by["evidence"].values())
+    last = {piece.plan: piece.samples for piece in sorted(pieces, key=lambda piece: piece.look)}
+    for plan in [by["plan"][name] for name in last if by["plan"][name].suite in suites]:
         young = at <= plan.logged[1] + domain.max_age_days * DAY
-        for way in plan.elicitations if looks else []:
-            outcomes = [sample.outcome for sample in samples if sample.elicitation == way]
+        for way in plan.elicitations:
+            outcomes = [sample.outcome for sample in last[plan.id] if sample.elicitation == way]
             n, complete = len(outcomes), len(outcomes) == plan["items"]
             below = lower_tail(n - outcomes.count("failure"), n, limit) < (1 - pack.confidence) / plan.looks
             need(below if complete else not young, f"{name} is not ruled out by {plan.suite}, {way}")
@@ -314,8 +302,7 @@ def check_receipt(receipt, by, say):
     need(receipt.decision == decision.id and receipt.purpose in about.purposes, "receipt: another decision")
     close = abs(receipt.time - receipt.logged[1]) <= TOLERANCE
     need(close and decision.logged[0] < receipt.logged[0], "receipt: its time is not the ledger's")
-    asked = "" if receipt.asked == receipt.tier else f", {receipt.asked} was asked"
-    say(f"receipt: {receipt.tier} {receipt.root[:16]} under {profile}{asked}, by {receipt.server[:16]}")
+    say(f"receipt: {receipt.tier} ({receipt.asked} was asked) {receipt.root} under {profile}")
 
 
 def check_document(document, receipt, prompt, answer):
@@ -341,12 +328,10 @@ def check_document(document, receipt, prompt, answer):
 
 def trusted(text):
     """64 hex digits from what `--trust` names."""
-    data = text.encode() if re.fullmatch("[0-9a-f]{64}", text) else Path(text).read_bytes().strip()
-    if re.fullmatch(b"[0-9a-f]{64}", data):
-        return data.decode()
+    data = Path(text).read_bytes().strip() if Path(text).exists() else text.encode()
     if data.startswith(b"-----BEGIN"):
         return load_pem_public_key(data).public_bytes_raw().hex()
-    return sha(peek(data.decode()))  # trusted as it is; a bundle shows the signatures
+    return sha(peek(data.decode())) if data.startswith(b"{") else unhex(data.decode()).hex()
 
 
 def judge(data, trust="", prompt=None, answer=None):
@@ -355,10 +340,8 @@ def judge(data, trust="", prompt=None, answer=None):
     try:
         document = parse(data, 32 << 20)
         receipt = verify(document.get("bundle", document), trust, steps.append)
-        if "bundle" in document:
+        if "bundle" in document or (prompt, answer) != (None, None):  # a bundle alone opens neither
             check_document(document, receipt, prompt, answer)
-        else:
-            need(prompt is answer is None, "a bundle alone opens no prompt and no answer")
     except Exception as error:
         return "broken", [*steps, f"BROKEN: {type(error).__name__} {error}"]
     return "verified" if trust else "consistent, untrusted", steps
