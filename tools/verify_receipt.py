@@ -19,7 +19,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 DAY, TOLERANCE = 86400.0, 60.0  # seconds
@@ -97,8 +97,8 @@ def unseal(envelope, kind, keys):
     need(ids and len(set(ids)) == len(ids) and set(ids) <= set(keys), f"{kind}: not by keys trusted here")
     message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(data), data)
     for entry in outer.signatures:
-        verifier = Ed25519PublicKey.from_public_bytes(unhex(keys[entry.keyid].public))
-        verifier.verify(unbase(entry.sig), message)
+        key = PublicKey.from_public_bytes(unhex(keys[entry.keyid].public))
+        key.verify(unbase(entry.sig), message)
     return parse(data), [keys[signer] for signer in ids]
 
 
@@ -135,8 +135,8 @@ def check_log(bundle, keys, say):
         if key := known.get((name, data[:4])):  # one by an unknown key is passed over
             signers.append(key)
             time = "" if key is ledger else f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n"
-            verifier = Ed25519PublicKey.from_public_bytes(unhex(key.public))
-            verifier.verify(data[12 if time else 4 :], f"{time}{text}\n".encode())
+            signature, message = data[12 if time else 4 :], f"{time}{text}\n".encode()
+            PublicKey.from_public_bytes(unhex(key.public)).verify(signature, message)
     need(all(signers.count(key) == 1 for key in [ledger, *signers]), "head: not signed once by its ledger")
     for entry in bundle.entries:
         path, index, count = [unhex(step) for step in entry.path], entry.seq, int(size)
@@ -153,25 +153,8 @@ def check_log(bundle, keys, say):
 
 def check_quorum(rule, voted):
     """`voted` (person: role) are as many persons as `rule` demands, and each of its roles has another."""
-    held = list(voted.values())
-    full = all(held.count(role) >= rule.roles.count(role) for role in rule.roles)
+    full = all([*voted.values()].count(role) >= rule.roles.count(role) for role in rule.roles)
     need(full and len(voted) >= rule.quorum, f"no quorum: {voted}")
-
-
-def check_signers(kind, record, by):
-    """The keys that signed have the roles, and are of the persons, that this kind of record needs."""
-    held = {key.role: key.holder for key in record.signers}
-    if kind in SINGLE:
-        [key], (roles, field, parent) = record.signers, SINGLE[kind]
-        name = sha(unhex(key.public)) if key.role in SERVICES else key.holder
-        author = by[parent][record[parent]][field] if parent else name
-        need(key.role in roles and name == record[field] == author, f"{kind} {record.id}: by another")
-    elif kind == "policy":
-        voters = {key.holder: key.role for key in record.signers if key.role in VOTERS}
-        check_quorum(parse(record.pack.encode()), voters)
-    elif kind == "release":
-        both = {"gate": held["gate"], "release_engineer": record.requester}
-        need(held == both, "release: not signed by the gate and who asked")
 
 
 def verify(bundle, trust, say):
@@ -200,9 +183,18 @@ def verify(bundle, trust, say):
         else:
             record, signers = unseal(entry.envelope, kind, keys)
             need(all(record.id not in table for table in by.values()), f"{kind} {record.id}: twice")
-            need(type(event.time) in (int, float), f"{kind}: without a time")
             record.logged, record.signers, record.keys_then = (entry.seq, event.time), signers, keys
-            check_signers(kind, record, by)
+            held, here = {key.role: key.holder for key in signers}, f"{kind} {record.id}: signed by others"
+            if kind in SINGLE:
+                [key], (roles, field, parent) = signers, SINGLE[kind]
+                signer = sha(unhex(key.public)) if key.role in SERVICES else key.holder
+                author = by[parent][record[parent]][field] if parent else signer
+                need(key.role in roles and signer == record[field] == author, here)
+            elif kind == "policy":
+                voters = {key.holder: key.role for key in signers if key.role in VOTERS}
+                check_quorum(parse(record.pack.encode()), voters)
+            elif kind == "release":
+                need(held == {"gate": held["gate"], "release_engineer": record.requester}, here)
             by[kind][record.id] = record
             if kind == "handling":
                 says = {name: record[name] for name in ("family", "tier", "root")}
@@ -210,15 +202,15 @@ def verify(bundle, trust, say):
             else:
                 need(record.deployment == (known[0] if root else ""), f"{kind}: of another deployment")
                 says["id"] = record.id
-        need(says.items() <= event.items(), f"{kind} {entry.seq}: its event is another's")
+        timed = type(event.time) in (int, float)
+        need(timed and says.items() <= event.items(), f"{kind} {entry.seq}: its event is another's")
     need(not trust or trust in known, "this is not the deployment that is trusted here")
     check_log(bundle, keys, say)
     say(f"trust root: {'DRILL ' * root.drill}{root.name} {known[0]}" if root else f"operator: {known[0]}")
-    for release in by["release"].values():
-        check_release(release, by, say)
-    for receipt in by["receipt"].values():
-        check_receipt(receipt, by, say)
-        return receipt
+    for kind, check in (("release", check_release), ("receipt", check_receipt)):
+        for record in by[kind].values():
+            check(record, by, say)
+    return next(iter(by["receipt"].values()), None)
 
 
 def check_release(release, by, say):
@@ -243,14 +235,13 @@ def check_release(release, by, say):
     standing = {vote.id for vote in by["vote"].values() if vote.logged[0] < seq} - withdrawn
     for vote in [by["vote"][name] for name in release.votes]:
         role, young = vote.signers[0].role, at < vote.logged[1] + rule.vote_days * DAY
-        need(vote.choice == "approve" and vote.subject == subject, f"vote {vote.id}: not for this release")
+        approves = vote.choice == "approve" and vote.subject == subject and vote.person != release.requester
+        need(approves, f"vote {vote.id}: not for this release, or by who asked for it")
         need(young and vote.id in standing and (vote.person, role) in enrolled, f"{vote.id}: not standing")
-        need(vote.person != release.requester, f"vote {vote.id}: by who asked for the release")
         voted[vote.person] = role
     for vote in [by["vote"][name] for name in standing]:
-        stage = STAGES.index(vote.subject.stage) <= STAGES.index(subject.stage)
-        vetoed = vote.choice == "veto" and stage and vote.subject.root == subject.root
-        need(not vetoed, f"{vote.person} has vetoed it")
+        later = STAGES.index(vote.subject.stage) > STAGES.index(subject.stage)
+        need(vote.choice != "veto" or later or vote.subject.root != subject.root, f"{vote.person}: veto")
     check_quorum(rule, voted)
     say(f"release {release.id} under {pack.name} {pack.version}: {release.verdicts}, votes {voted}")
 
@@ -292,36 +283,39 @@ def check_receipt(receipt, by, say):
     """A receipt rests on the decision in the bundle, in its time, for its weights, profile and purpose."""
     [decision] = [*by["release"].values(), *by["handling"].values()]
     about = decision.get("subject", decision)
-    profile = about.get("profile", "none")
     if by["release"]:
         halts = [halt.logged[0] for halt in by["halt"].values() if halt.release == decision.id]
         in_time = receipt.time < decision.expires_at and all(receipt.leaf < halt for halt in halts)
         need(in_time, "receipt: after the release had ended, or asked after its halt")
     same = all(receipt[name] == about[name] for name in ("family", "tier", "root"))
-    need(same and receipt.profile == profile, "receipt: other weights or another profile than decided on")
+    need(same and receipt.profile == about.get("profile", "none"), "receipt: other weights or profile")
     need(receipt.decision == decision.id and receipt.purpose in about.purposes, "receipt: another decision")
-    close = abs(receipt.time - receipt.logged[1]) <= TOLERANCE
-    need(close and decision.logged[0] < receipt.logged[0], "receipt: its time is not the ledger's")
-    say(f"receipt: {receipt.tier} ({receipt.asked} was asked) {receipt.root} under {profile}")
+    need(decision.logged[0] < receipt.logged[0], "receipt: older than its decision")
+    need(abs(receipt.time - receipt.logged[1]) <= TOLERANCE, "receipt: its time is not the ledger's")
+    say(f"receipt: {receipt.tier} ({receipt.asked} was asked) {receipt.root} under {receipt.profile}")
 
 
 def check_document(document, receipt, prompt, answer):
     """What stands around a bundle says the same; its opening belongs, and opens prompt and answer (bytes)."""
     own = next(entry for entry in document.bundle.entries if entry.kind == "receipt")
-    said = {"id": receipt.id, "status": "logged", "receipt": own.envelope, "leaf": own.seq}
-    said |= {"event": own.event, "salt": own.salt, "inclusion": own.path}
-    said |= {"bundle": document.bundle, "opening": document.opening}
     opening, value = document.opening, document.opening.value
+    said = {
+        "id": receipt.id,
+        "status": "logged",
+        "receipt": own.envelope,
+        "leaf": own.seq,
+        "opening": opening,
+    }
+    said |= {"event": own.event, "salt": own.salt, "inclusion": own.path, "bundle": document.bundle}
     need(document == said and isinstance(value, dict) and len(opening) == 4, "document and bundle differ")
     salts = {name: unhex(opening[name], 16) for name in ("prompt", "answer", "parameters")}
     need(sha(salts["parameters"] + canonical(value).encode()) == receipt.parameters, "not its opening")
     if prompt is not None:  # token ids, messages, or a request with messages of plain text
         asked = json.loads(prompt)
         asked = asked["messages"] if isinstance(asked, dict) else asked
-        data, expected = canonical(asked).encode(), value.messages
-        if all(isinstance(item, int) for item in asked):
-            data, expected = b"".join(item.to_bytes(4, "little") for item in asked), receipt.prompt
-        need(sha(salts["prompt"] + data) == expected, "another prompt")
+        tokens = all(isinstance(item, int) for item in asked)
+        data = b"".join(n.to_bytes(4, "little") for n in asked) if tokens else canonical(asked).encode()
+        need(sha(salts["prompt"] + data) == (receipt.prompt if tokens else value.messages), "another prompt")
     texts = [] if answer is None else [answer, answer.removesuffix(b"\n")]
     need(not texts or receipt.answer in [sha(salts["answer"] + text) for text in texts], "another answer")
 
