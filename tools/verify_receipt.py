@@ -20,7 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 DAY, TOLERANCE = 86400.0, 60.0  # seconds
 STAGES = ["internal", "early_access", "expanded", "general"]
@@ -315,7 +315,9 @@ def check_document(document, receipt, prompt, answer):
         asked = asked["messages"] if isinstance(asked, dict) else asked
         tokens = all(isinstance(item, int) for item in asked)
         data = b"".join(n.to_bytes(4, "little") for n in asked) if tokens else canonical(asked).encode()
-        need(sha(salts["prompt"] + data) == (receipt.prompt if tokens else value.messages), "another prompt")
+        need(
+            sha(salts["prompt"] + data) == (receipt.prompt if tokens else value["messages"]), "another prompt"
+        )
     texts = [] if answer is None else [answer, answer.removesuffix(b"\n")]
     need(not texts or receipt.answer in [sha(salts["answer"] + text) for text in texts], "another answer")
 
@@ -324,7 +326,7 @@ def trusted(text):
     """64 hex digits from what `--trust` names."""
     data = Path(text).read_bytes().strip() if Path(text).exists() else text.encode()
     if data.startswith(b"-----BEGIN"):
-        return load_pem_public_key(data).public_bytes_raw().hex()
+        return load_pem_public_key(data).public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
     return sha(peek(data.decode())) if data.startswith(b"{") else unhex(data.decode()).hex()
 
 
@@ -342,7 +344,7 @@ def judge(data, trust="", prompt=None, answer=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Verify a receipt or bundle of Mythopoeia.")
     for name in ("file", "--trust", "--prompt", "--answer"):
         parser.add_argument(name)
     parser.add_argument("--json", action="store_true")
