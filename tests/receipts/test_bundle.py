@@ -1,7 +1,9 @@
 """Bundles: what a forger may try, each beside what must verify; two verifiers must agree on all of it."""
 
+import ast
 import json
 import random
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ from mythos.gate.bundle import build_bundle, verify_fully
 from mythos.gate.release import evidence_root
 from mythos.records.bundle import BROKEN, UNTRUSTED, VERIFIED, bundle_json, trust_named, verify_document
 from mythos.records.canonical import canonical, parse
-from mythos.records.dsse import peek
+from mythos.records.dsse import key_id, peek
 from mythos.records.evidence import Outcome
 from mythos.records.note import cosign_head, parse_head
 from mythos.records.principal import OPERATOR
@@ -20,7 +22,7 @@ from mythos.records.release import Choice
 from mythos.records.signed import KINDS, digest, from_plain, seal
 from mythos.records.trust import Key, Person, Role, TrustRoot
 from tests.gate.town import STAFF, VOTERS, Town
-from tests.receipts.world import Forge, alone, answered, both, changed, document, new_town
+from tests.receipts.world import SCRIPT, Forge, alone, answered, both, changed, document, new_town
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +344,30 @@ def test_canonical_forms_agree():
     strings = ["\u2028", "\ue000\U00010000", 'a"\\\b\x01\x7f', "é"]
     table = {text: [text, None, True] for text in strings}
     assert alone.canonical(table).encode() == canonical(table)
+
+
+MOST_LINES = 360  # the aim is 300
+
+
+def test_the_script_is_short_and_stands_alone():
+    """A reviewer reads all of it, so it must not grow; nothing of ours is imported."""
+    text = SCRIPT.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"cryptography"}
+
+
+def test_a_receipt_names_the_server_that_signed_it(town, good):
+    receipt = record(good, "receipt")
+    other = replace(receipt, server=key_id(town.gate.public_key()))
+    assert both(Forge.of(town, good).swap("receipt", receipt, receipt, town.server).bundle()) == UNTRUSTED
+    assert both(Forge.of(town, good).swap("receipt", receipt, other, town.server).bundle()) == BROKEN
+
+
+def test_an_envelope_has_one_spelling(town, good):
+    forge = Forge.of(town, good)
+    kind, name, envelope, time = forge.records[-1]
+    forge.records[-1] = (kind, name, json.dumps(json.loads(envelope)).encode(), time)
+    assert both(forge.bundle()) == BROKEN

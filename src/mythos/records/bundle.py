@@ -282,6 +282,7 @@ def _logged(entry: Entry, head: TreeHead) -> dict[str, Any]:
     for text, size in zip([entry.salt, *entry.path], sizes, strict=True):
         _need(len(text) == size and _HEX.fullmatch(text) is not None, "a salt or path is malformed")
     event = parse_canonical(entry.event.encode())
+    parse_canonical(entry.envelope.encode())  # one spelling of it, as of everything here
     leaf = leaf_hash(bytes.fromhex(entry.salt) + entry.event.encode())
     path = [bytes.fromhex(step) for step in entry.path]
     here = f"{entry.kind} at {entry.seq}"
@@ -343,7 +344,8 @@ def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
             chain.release = record
             chain.enrolled = {(key.holder, key.role) for key in chain.keys.values()}
         case Receipt():
-            _need([key.role for key in keys] == [Role.SERVER], f"{here}: not signed by the server")
+            server = [(key.role, key.id) for key in keys] == [(Role.SERVER, record.server)]
+            _need(server, f"{here}: not signed by the server it names")
             chain.receipt = record
 
 
@@ -365,6 +367,7 @@ def _open_handling(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None
 
 
 def _service_keys(envelope: str, chain: Chain) -> None:
+    parse_canonical(envelope.encode())
     claimed = from_plain(ServiceKeys, dsse.peek(envelope.encode()))
     for public in (claimed.operator, claimed.server, claimed.ledger):
         _need(is_root(public), "a service key is malformed")
@@ -529,8 +532,6 @@ def _receipt(receipt: Receipt, chain: Chain) -> str:
     _need(receipt.purpose in about.purposes, f"{here}: for a purpose that was not decided on")
     _need(chain.seqs[decision.id] < chain.seqs[receipt.id], f"{here}: older than its decision")
     _need(abs(receipt.time - chain.times[receipt.id]) <= TOLERANCE, f"{here}: its time is not the ledger's")
-    key = chain.keys.get(receipt.server)
-    _need(key is not None and key.role is Role.SERVER, f"{here}: names another server than signed it")
     fallback = f", {receipt.asked} was asked" if receipt.asked != receipt.tier else ""
     return f"receipt: {receipt.tier} {receipt.root[:16]} under {profile}{fallback}, by {receipt.server[:16]}"
 
