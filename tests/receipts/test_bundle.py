@@ -342,3 +342,23 @@ def test_canonical_forms_agree():
     strings = ["\u2028", "\ue000\U00010000", 'a"\\\b\x01\x7f', "é"]
     table = {text: [text, None, True] for text in strings}
     assert alone.canonical(table).encode() == canonical(table)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"root": "a" * 64}, {"profile": "strict"}, {"suite_digest": "a" * 64}, {"harness": "a" * 64}],
+)
+def test_evidence_unlike_its_plan(town, good, other):
+    """Everything that rests on the evidence is signed anew: the twin without a difference still stands."""
+    piece, rest = record(good, "evidence"), record(good, "evidence", 1)
+    forged = replace(piece, **other)
+    forge = Forge.of(town, good).swap("evidence", piece, forged, town.keys["evaluator-1"])
+    release = record(good, "release")
+    subject = replace(release.subject, evidence=evidence_root([forged, rest]))
+    forge.swap("release", release, replace(release, subject=subject), town.gate, town.keys["requester-1"])
+    for n in range(len(VOTERS)):
+        vote = record(good, "vote", n)
+        forge.swap("vote", vote, replace(vote, subject=subject), town.keys[vote.person])
+    report = verify_document(forge.bundle(), town.state.deployment)
+    assert report.status == (BROKEN if other else VERIFIED), report.steps
+    assert not other or "not what its plan promised" in report.steps[-1].text
