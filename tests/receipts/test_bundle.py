@@ -346,6 +346,7 @@ def test_canonical_forms_agree():
     assert alone.canonical(table).encode() == canonical(table)
 
 
+<<<<<<< HEAD
 MOST_LINES = 360  # the aim is 300
 
 
@@ -371,3 +372,23 @@ def test_an_envelope_has_one_spelling(town, good):
     kind, name, envelope, time = forge.records[-1]
     forge.records[-1] = (kind, name, json.dumps(json.loads(envelope)).encode(), time)
     assert both(forge.bundle()) == BROKEN
+=======
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"root": "a" * 64}, {"profile": "strict"}, {"suite_digest": "a" * 64}, {"harness": "a" * 64}],
+)
+def test_evidence_unlike_its_plan(town, good, other):
+    """Everything that rests on the evidence is signed anew: the twin without a difference still stands."""
+    piece, rest = record(good, "evidence"), record(good, "evidence", 1)
+    forged = replace(piece, **other)
+    forge = Forge.of(town, good).swap("evidence", piece, forged, town.keys["evaluator-1"])
+    release = record(good, "release")
+    subject = replace(release.subject, evidence=evidence_root([forged, rest]))
+    forge.swap("release", release, replace(release, subject=subject), town.gate, town.keys["requester-1"])
+    for n in range(len(VOTERS)):
+        vote = record(good, "vote", n)
+        forge.swap("vote", vote, replace(vote, subject=subject), town.keys[vote.person])
+    report = verify_document(forge.bundle(), town.state.deployment)
+    assert report.status == (BROKEN if other else VERIFIED), report.steps
+    assert not other or "not what its plan promised" in report.steps[-1].text
+>>>>>>> mutate
