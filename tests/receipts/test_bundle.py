@@ -346,7 +346,6 @@ def test_canonical_forms_agree():
     assert alone.canonical(table).encode() == canonical(table)
 
 
-<<<<<<< HEAD
 MOST_LINES = 360  # the aim is 300
 
 
@@ -372,7 +371,8 @@ def test_an_envelope_has_one_spelling(town, good):
     kind, name, envelope, time = forge.records[-1]
     forge.records[-1] = (kind, name, json.dumps(json.loads(envelope)).encode(), time)
     assert both(forge.bundle()) == BROKEN
-=======
+
+
 @pytest.mark.parametrize(
     "other",
     [{}, {"root": "a" * 64}, {"profile": "strict"}, {"suite_digest": "a" * 64}, {"harness": "a" * 64}],
@@ -391,4 +391,3 @@ def test_evidence_unlike_its_plan(town, good, other):
     report = verify_document(forge.bundle(), town.state.deployment)
     assert report.status == (BROKEN if other else VERIFIED), report.steps
     assert not other or "not what its plan promised" in report.steps[-1].text
->>>>>>> mutate
