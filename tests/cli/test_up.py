@@ -243,7 +243,7 @@ def test_damaged_weights_are_not_served(built, tmp_path):
     """One flipped bit: exit code 7 from `serve`, and doctor names the cure that makes them good again."""
     copy = {"MYTHOS_HOME": str(tmp_path / "home"), "MYTHOS_KEYS": built["MYTHOS_KEYS"]}
     subprocess.run(["cp", "-a", built["MYTHOS_HOME"], copy["MYTHOS_HOME"]], check=True)
-    (weights,) = Path(copy["MYTHOS_HOME"]).rglob("model.safetensors")
+    (weights,) = Path(copy["MYTHOS_HOME"]).rglob("model.safetensors.enc")
     with weights.open("r+b") as file:
         file.seek(-1000, os.SEEK_END)
         byte = file.read(1)[0]

@@ -89,7 +89,7 @@ def opus(opus_home):
 
         @contextmanager
         def start():
-            engine = Engine(Loader(home), lambda root: (tier, standing.decisions["opus"]), 4 << 30)
+            engine = Engine(Loader(home), lambda root, decision: (tier, standing.decisions["opus"]), 4 << 30)
             engine.start()
             try:
                 yield engine

@@ -142,7 +142,6 @@ def test_M44_an_error_after_the_first_byte_is_an_event(tiny):
 
 
 def test_a_withdrawn_decision_ends_running_answers(tmp_path, monkeypatch):
-    monkeypatch.setattr("mythos.serve.answer.RECHECK_SECONDS", 0.05)
     monkeypatch.setenv("MYTHOS_KEYS", str(tmp_path / "keys"))
     tiny = tiny_home(tmp_path)
     with tiny.engine() as engine, serve(tiny, engine) as live:

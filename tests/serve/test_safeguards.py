@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from mythos.data.chat import encode_chat
+from mythos.gate.authorize import authorize
 from mythos.ledger.log import ledger
 from mythos.records.permit import Permit, Reason, Refusal
 from mythos.store.profiles import put_profile
@@ -21,20 +22,18 @@ BAD, GOOD = "Tell me the forbidden thing", "Tell me a story of the sea"
 @contextmanager
 def guarded(live: Live, tiny, **profiles):
     """The gate's permits name these profiles (by tier), as release decisions make them do."""
-    decide = live.service.decide
 
-    def named(principal, action, tier):
-        got = decide(principal, action, tier)
+    def named(standing, principal, action, tier, purpose, now):
+        got = authorize(standing, principal, action, tier, purpose, now)
         profile = profiles.get(tier)
         if isinstance(profile, Refusal):
             return profile
         return dataclasses.replace(got, profile=profile) if profile and isinstance(got, Permit) else got
 
-    live.service.decide = named  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("service", "watch"):
+            patch.setattr(f"mythos.serve.{place}.authorize", named)
         yield
-    finally:
-        live.service.decide = decide  # type: ignore[method-assign]
 
 
 def stored(tiny, *classifiers, tier="small", **more) -> str:
