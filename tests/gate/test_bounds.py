@@ -6,10 +6,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from mythos.gate import bounds
-
-beta = pytest.importorskip("scipy.stats").beta
 
 
 @pytest.mark.parametrize(
