@@ -32,11 +32,11 @@ from mythos.gate.handling import issue_handling
 from mythos.gate.submit import state_in
 from mythos.records.bundle import verify_document
 from mythos.records.dsse import key_id
-from mythos.records.evidence import NO_PROFILE
 from mythos.records.grant import Grant
 from mythos.records.ids import new_id
 from mythos.records.permit import Action, Permit
 from mythos.records.principal import OPERATOR, Principal
+from mythos.records.profile import NO_PROFILE
 from mythos.records.receipt import Receipt
 from mythos.records.release import Stage
 from mythos.records.signed import seal

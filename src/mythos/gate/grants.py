@@ -30,17 +30,26 @@ def access(
         return Code.STATE_DAMAGED
     if org not in state.organisations or ended(state, org):
         return Code.ORGANISATION_UNKNOWN
+    releases = [
+        release
+        for release in state.releases.values()
+        if release.subject.root == root and in_force(state, release, now)
+    ]
     ways: list[Access] = []
-    for grant_id in state.granted.get(org, ()):
+    lasting = float("-inf")  # the end of the best way so far
+    for grant_id in state.granted.get(org, ()) if releases else ():
         grant = state.grants[grant_id]
+        if grant.expires_at <= lasting:
+            continue  # an organisation may have hundreds, most of them no better
         if (grant.family, grant.tier) != (family, tier) or purpose not in grant.purposes:
             continue
         until = live_until(state, grant, now)
         if until is None or not _jurisdiction_fits(state, grant):
             continue
-        for release in state.releases.values():
-            if _admits(state, release, grant, root, purpose) and in_force(state, release, now):
+        for release in releases:
+            if _admits(state, release, grant, root, purpose):
                 ways.append(Access(release, grant, min(until, release.expires_at)))
+                lasting = max(lasting, ways[-1].until)
     if not ways:
         return Code.NOT_GRANTED
     if suspended(state, tier, {**known_attributes(state, org), "purpose": purpose}) is not None:
