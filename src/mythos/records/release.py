@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mythos.records.canonical import RecordError, canonical
+from mythos.records.canonical import RecordError
 from mythos.records.decision import is_name, is_root
 
 
@@ -153,12 +153,3 @@ class Incident:
     profile: str
     note: str
     by: str
-
-
-def subject_json(subject: Subject) -> bytes:
-    """Canonical JSON of a subject, for its digest and for showing what was voted on."""
-    return canonical({name: _plain(getattr(subject, name)) for name in Subject.__slots__})
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
