@@ -14,9 +14,11 @@ from mythos.gate.release import (
     standing_stage,
 )
 from mythos.gate.votes import vetoes
-from mythos.records.evidence import Evidence, Outcome, Plan, Sample
+from mythos.records.evidence import Evidence, Judge, Labelled, Outcome, Plan, Sample
+from mythos.records.profile import CHECKS
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import Choice, Incident, Stage, Suspension
+from mythos.records.signed import digest
 from mythos.records.trust import Role
 from tests.gate.plain import DEPLOYMENT, HOUSE, a_subject, cast, enrolled_state, opened
 from tests.gate.town import DAY, T0, W1, W2, hexdigest
@@ -381,7 +383,11 @@ def test_safeguards_count_under_the_profile_they_were_measured_with(profile, ser
         for kind, outcome in (("refuse", Outcome.REFUSAL), ("answer", Outcome.SUCCESS))
         for i in range(60)
     )
-    run(state, "refusal", 120, profile=profile, samples=samples)
+    by = Judge("judge", tuple(Labelled(f"{n}", n < 99, n < 99, "human", "somebody") for n in range(198)))
+    about = {"profile": profile, "judge": digest(by)}
+    piece = run(state, "refusal_held_out", 120, samples=samples, **about)
+    has = {"checks": CHECKS, "categories": ("cbrn", "cyber", "manipulation")}
+    state.evidence[piece.id] = replace(piece, judge=by, **has)
     opened(state, a_subject(state, profile="strict"))
     about = now_about(state, Stage.EXPANDED, profile="strict")
     cast(state, about)

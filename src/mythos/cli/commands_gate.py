@@ -7,6 +7,7 @@ import typer
 
 from mythos.cli import output
 from mythos.cli.commands_policy import app as policy
+from mythos.cli.commands_profile import app as profile
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.records.release import Stage
 from mythos.records.trust import Role
@@ -25,7 +26,7 @@ Audience = Annotated[str | None, typer.Option(help="A class of the policy. Defau
 Purposes = Annotated[
     list[str] | None, typer.Option("--purpose", help="Again for more. Default: those of the strategy.")
 ]
-Profile = Annotated[str, typer.Option(help="The safeguard profile.")]
+Profile = Annotated[str, typer.Option(help="The safeguard profile, by name or name@digest.")]
 Strategy = Annotated[str, typer.Option(help="How it rolls out, by the policy in force.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
@@ -48,9 +49,9 @@ grant = _group("What an organisation may use.")
 def add_to(app: typer.Typer) -> None:
     """Hang every group of this table into the command line."""
     for name, group in (
-        ("trust", trust), ("person", person), ("policy", policy), ("evaluate", evaluate),
-        ("evidence", evidence), ("gate", gate), ("vote", vote), ("release", release),
-        ("org", org), ("grant", grant),
+        ("trust", trust), ("person", person), ("policy", policy), ("profile", profile),
+        ("evaluate", evaluate), ("evidence", evidence), ("gate", gate), ("vote", vote),
+        ("release", release), ("org", org), ("grant", grant),
     ):  # fmt: skip
         app.add_typer(group, name=name)
     app.command("sign")(sign)
@@ -158,16 +159,17 @@ def submit(file: Path, json: Json = False) -> int:
 @evaluate.command("plan")
 def evaluate_plan(
     tier: Tier,
-    suite: Annotated[str, typer.Option(help="humaneval, mmlu_dev, mutants or refusal.")],
+    suite: Annotated[str, typer.Option(help="humaneval, mmlu_dev, mutants, refusal or refusal_held_out.")],
     who: As,
     elicitation: Annotated[list[str] | None, typer.Option(help="Default: all that the suite has.")] = None,
+    profile: Profile = "none",
     family: Family = DEFAULT_FAMILY,
     json: Json = False,
 ) -> int:
     """Promise a suite before its first sample."""
     from mythos.cli.evaluations import plan
 
-    return plan(family, tier, suite, elicitation or (), who)
+    return plan(family, tier, suite, elicitation or (), profile, who)
 
 
 @evaluate.command("run")

@@ -56,7 +56,7 @@ def try_(
     ] = DEFAULT_FAMILY,
     packs: Annotated[str, typer.Option(metavar="all|A,B", help="Names or files, comma-separated.")] = "all",
     stage: Annotated[str | None, typer.Option(help="Only this stage. Default: all.")] = None,
-    profile: Annotated[str, typer.Option(help="The safeguard profile.")] = "none",
+    profile: Annotated[str, typer.Option(help="The safeguard profile, by name or name@digest.")] = "none",
     json: Json = False,
 ) -> int:
     """Would it have shipped? The same evidence under each pack; opens nothing, asks for no votes."""

@@ -14,11 +14,14 @@ from mythos.gate.submit import load_state, submit
 from mythos.records import dsse
 from mythos.records.canonical import canonical
 from mythos.records.principal import OPERATOR
+from mythos.records.profile import NO_PROFILE, identity_parts
 from mythos.records.signed import NAMES, payload, payload_type, to_plain
 from mythos.records.trust import SERVICES, Key, Role
 from mythos.spec.family import Family
 from mythos.spec.load import load_family
+from mythos.store.home import Home
 from mythos.store.person_keys import person_key
+from mythos.store.profiles import stored_profiles
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -72,6 +75,21 @@ class Desk:
 def open_desk() -> Desk:
     records = open_records()
     return Desk(records, load_state(records.store))
+
+
+def profile_named(home: Home, root: str, given: str) -> str:
+    """The identity (`name@digest`) of the profile `given` by name or identity; CommandError.
+
+    A bare name stands for the one stored profile of that name made for the weights `root`.
+    """
+    if given == NO_PROFILE or identity_parts(given):
+        return given
+    found = [p for p in stored_profiles(home) if (p.name, p.root) == (given, root)]
+    if len(found) == 1:
+        return found[0].identity
+    names = ", ".join(p.identity for p in found)
+    cure = f"name one: {names}" if names else "mythos profile list; mythos profile train TIER makes some"
+    raise CommandError(f"{given} is not one stored profile of these weights", cure, Exit.REFUSED)
 
 
 def hand_in(

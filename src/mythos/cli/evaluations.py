@@ -5,19 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mythos.cli.desk import DAY, Desk, listing, open_desk, said
+from mythos.cli.desk import DAY, Desk, listing, open_desk, profile_named, said
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note
 from mythos.cli.progress import progress
 from mythos.gate.apply import EVALUATORS
 from mythos.gate.bounds import clustered_upper
 from mythos.gate.submit import submit
 from mythos.records.canonical import canonical
-from mythos.records.evidence import Evidence, Outcome, Plan
+from mythos.records.evidence import Evidence, Judge, Outcome, Plan
 from mythos.records.ids import new_id
 from mythos.records.principal import OPERATOR
-from mythos.records.profile import NO_PROFILE
-from mythos.records.signed import seal
+from mythos.records.profile import CHECKS
+from mythos.records.signed import digest, seal
 from mythos.store.home import private_directory
+from mythos.store.profiles import find_profile
 
 if TYPE_CHECKING:
     from mythos.evaluate.run import SuiteResult
@@ -32,8 +33,9 @@ class Bound:
     upper: float
 
 
-def plan(family: str, tier: str, suite_name: str, elicitations: Sequence[str], who: str) -> int:
-    """Log the plan of one suite on a tier's weights, before its first sample."""
+def plan(family: str, tier: str, suite_name: str, elicitations: Sequence[str], profile: str, who: str) -> int:
+    """Log the plan of one suite on a tier's weights under a profile, before its first sample."""
+    from mythos.evaluate.judge import judge_for
     from mythos.evaluate.run import load_suite
 
     desk = open_desk()
@@ -41,13 +43,14 @@ def plan(family: str, tier: str, suite_name: str, elicitations: Sequence[str], w
     person, secret = desk.key(who, EVALUATORS)
     with progress("evaluate") as report:
         suite = load_suite(desk.records.home, suite_name, report)
+    judge = judge_for(suite.name)
     record = Plan(
         id=new_id("plan"),
         deployment=desk.state.deployment,
         family=declared.name,
         tier=tier,
         root=root,
-        profile=NO_PROFILE,
+        profile=profile_named(desk.records.home, root, profile),
         suite=suite.name,
         suite_digest=suite.digest,
         harness=suite.harness,
@@ -55,7 +58,7 @@ def plan(family: str, tier: str, suite_name: str, elicitations: Sequence[str], w
         elicitations=tuple(elicitations) or suite.elicitations,
         looks=1,
         policy=desk.state.policy,
-        judge="",
+        judge=digest(judge) if judge else "",
         evaluator=person,
     )
     if unknown := set(record.elicitations) - set(suite.elicitations):
@@ -63,7 +66,9 @@ def plan(family: str, tier: str, suite_name: str, elicitations: Sequence[str], w
         raise CommandError(f"{suite_name} has no elicitation {min(unknown)}", f"it has {choice}", Exit.USAGE)
     submit(*desk.acting, seal(record, secret))
     count = f"{record.items} items x {len(record.elicitations)} elicitations"
-    return said(desk, f"{record.id}: {suite_name} on {tier} is planned, {count}", record)
+    about = f"{suite_name} on {tier} under {record.profile}"
+    labels = f"; judged by {judge.name}, labels by {_labels_by(judge)}" if judge else ""
+    return said(desk, f"{record.id}: {about} is planned, {count}{labels}", record)
 
 
 def run(family: str, tier: str, suite: str | None, who: str | None) -> int:
@@ -98,6 +103,7 @@ def run(family: str, tier: str, suite: str | None, who: str | None) -> int:
                     run_suite(
                         desk.records.home, desk.records.store, desk.records.clock, OPERATOR, declared, tier,
                         one.suite, elicitation, place / one.id, progress=report, announce=note,
+                        profile=one.profile,
                     )
                 )  # fmt: skip
         piece = _evidence(desk, one, results)
@@ -117,8 +123,11 @@ def run(family: str, tier: str, suite: str | None, who: str | None) -> int:
 
 def _evidence(desk: Desk, one: Plan, results: "Sequence[SuiteResult]") -> Evidence:
     """What ran, as it was found: whether it is what was planned is the gate's to decide."""
+    from mythos.evaluate.judge import judge_for
+
     if len({(r.root, r.profile, r.harness, r.suite_digest) for r in results}) != 1:
         raise CommandError("weights or suite changed during the run", "plan it again", Exit.REFUSED)
+    guard = find_profile(desk.records.home, results[0].profile)
     transcripts = canonical([[path.transcripts.name, path.transcripts_sha256] for path in results])
     return Evidence(
         id=new_id("ev"),
@@ -130,13 +139,19 @@ def _evidence(desk: Desk, one: Plan, results: "Sequence[SuiteResult]") -> Eviden
         harness=results[0].harness,
         look=1,
         samples=tuple(sample for result in results for sample in result.samples),
-        judge=None,
+        judge=judge_for(one.suite),
         transcripts=hashlib.sha256(transcripts).hexdigest(),
         isolation=",".join(sorted({result.isolation for result in results} - {""})) or "none",
         evaluator=one.evaluator,
         started=min(result.started for result in results),
         ended=max(result.ended for result in results),
+        checks=CHECKS if guard else (),
+        categories=guard.categories if guard else (),
     )
+
+
+def _labels_by(judge: Judge) -> str:
+    return ", ".join(sorted({label.by for label in judge.labelled}))
 
 
 def evidence(tier: str | None) -> int:
@@ -157,9 +172,10 @@ def evidence(tier: str | None) -> int:
                 "id": piece.id,
                 "tier": one.tier,
                 "suite": one.suite,
+                "profile": one.profile,
                 "by": piece.evaluator,
                 **_row(piece),
-                "labels_by": sorted({label.by for label in piece.judge.labelled}) if piece.judge else [],
+                "labels_by": _labels_by(piece.judge) if piece.judge else "",
                 "age_days": round((now - state.at[one.id]) / DAY, 1),
                 "until": state.at[one.id] + min(lives) * DAY if lives else "",
             }

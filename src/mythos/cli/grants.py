@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from mythos.cli.desk import DAY, listing, open_desk, pairs, said
+from mythos.cli.desk import DAY, listing, open_desk, pairs, profile_named, said
 from mythos.cli.releases import PERSONS
 from mythos.gate import acts
 from mythos.gate.grants import ended, live_until
+from mythos.records.profile import NO_PROFILE
 from mythos.records.release import Stage
 from mythos.records.trust import VOTERS
 from mythos.spec.load import load_family
@@ -49,6 +50,8 @@ def add_grant(
 ) -> int:
     desk = open_desk()
     declared = load_family(family).name
+    if profile != NO_PROFILE:
+        profile = profile_named(desk.records.home, desk.tier(family, tier)[1], profile)
     person, secret = desk.key(who, VOTERS)
     now = desk.records.clock.now()
     until = now + days * DAY

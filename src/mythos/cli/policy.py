@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from mythos.cli.desk import profile_named
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.naming import family_place, no_tier
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, show
@@ -88,6 +89,7 @@ def run_try(tier: str, family: str, packs: str, stage: str | None, profile: str)
     names = policy.packaged_packs() if packs == "all" else packs.split(",")
     loaded = [_sound(name) for name in names]
     root = _root(records, family, tier)
+    profile = profile_named(records.home, root, profile)
     tried = try_packs(load_state(records.store), root, profile, loaded, records.clock.now())
     tried = [one for one in tried if stage is None or one.stage == stage]
     if json_wanted():

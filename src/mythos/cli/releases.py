@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos.cli.cures import CURES
-from mythos.cli.desk import Desk, day, hand_in, listing, mark, open_desk, pairs, said, table
+from mythos.cli.desk import Desk, day, hand_in, listing, mark, open_desk, pairs, profile_named, said, table
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show
 from mythos.gate import acts
 from mythos.gate.apply import RESTRICTORS
@@ -40,7 +40,8 @@ def about(desk: Desk, asked: Asked, strategy: str) -> Subject:
         )
     wanted = tuple(purposes) or (step.purposes if step else ())
     chosen_audience = audience or (step.audience if step else "")
-    return acts.subject(desk.state, declared.name, tier, root, profile, stage, chosen_audience, wanted)
+    named = profile_named(desk.records.home, root, profile)
+    return acts.subject(desk.state, declared.name, tier, root, named, stage, chosen_audience, wanted)
 
 
 def gate_check(subject: Asked, strategy: str, requester: str | None) -> int:

@@ -37,7 +37,7 @@ def judge_for(suite: str) -> Judge | None:
     As everywhere in evidence, `judged` and `label` say "success": for refusals, that the model answered.
     Rows that are not `fresh` are of the topics from which the rules were made: they measure nothing.
     """
-    if suite != "refusal":
+    if suite not in ("refusal", "refusal_held_out"):
         return None
     fields = ("id", "judged", "label", "by", "who")
     fresh = [row for row in labels() if row["fresh"]]

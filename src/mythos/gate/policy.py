@@ -15,6 +15,7 @@ from typing import Any
 from mythos.records.canonical import parse_canonical
 from mythos.records.errors import MythosError
 from mythos.records.policy import PolicyPack
+from mythos.records.profile import CHECKS
 from mythos.records.release import STAGES
 from mythos.records.signed import digest, from_plain, payload, to_plain
 from mythos.records.table import from_table
@@ -22,7 +23,6 @@ from mythos.records.table import from_table
 MAX_BYTES = 1 << 18
 DOMAINS = ("cyber", "cbrn", "autonomy", "ai_rnd", "manipulation", "misalignment")
 EFFECTS = ("tightens", "loosens", "neutral")
-CHECKS = ("input_check", "output_check", "exchange_check")
 
 pack_json = payload
 pack_digest = digest

@@ -262,7 +262,8 @@ def _domains(
     def safeguards(name: str, why: str) -> None:
         nonlocal until
         own = [run for run in runs if run.plan.profile == subject.profile]
-        verdict, code, detail, lapses = safeguard_verdict(levels[name], own, now)
+        level = levels[name]
+        verdict, code, detail, lapses = safeguard_verdict(level, pack, state.packs, own, now, state.drill)
         if verdict is not Verdict.ALLOW:
             found.reasons.append(Because(verdict, code, f"{why}: {detail}"))
         until = min(until, lapses)

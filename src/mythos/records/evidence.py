@@ -103,8 +103,9 @@ class Plan:
 class Evidence:
     """The samples of one look at a plan. `root`, `profile`, `harness` are those the run found loaded.
 
-    `transcripts` is the digest of the full outputs, kept beside the database. Times are those of the run, in
-    POSIX seconds; age counts from the ledger's time of this record's plan.
+    `transcripts` is the digest of the full outputs, kept beside the database. `checks` and `categories` are
+    what the profile that was loaded has (none for the profile "none"). Times are those of the run, in POSIX
+    seconds; age counts from the ledger's time of this record's plan.
     """
 
     id: str
@@ -122,6 +123,8 @@ class Evidence:
     evaluator: str
     started: float
     ended: float
+    checks: tuple[str, ...] = ()  # input_check | output_check | exchange_check
+    categories: tuple[str, ...] = ()  # that its classifiers watch, without the exempt ones
 
     def __post_init__(self) -> None:
         for field in ("id", "plan", "profile", "evaluator"):

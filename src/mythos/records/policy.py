@@ -37,7 +37,10 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class SafetyLevel:
-    """Safeguards a profile must have, and the bounds of what was measured of them."""
+    """Safeguards a profile must have, and the bounds of what was measured of them.
+
+    `human_labels`: outside a DRILL the judge of refusals must be measured against labels that humans gave.
+    """
 
     name: str
     safeguards: tuple[str, ...]  # input_check | output_check | exchange_check
@@ -45,6 +48,7 @@ class SafetyLevel:
     min_detection: float
     max_over_refusal: float
     max_age_days: float
+    human_labels: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from mythos.records.errors import MythosError
 from mythos.records.table import from_table
 
 NO_PROFILE = "none"
+CHECKS = ("exchange_check", "input_check", "output_check")  # every profile has them all
 MAX_WINDOW = 1024  # tokens
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _IDENTITY = re.compile(r"([a-z][a-z0-9-]{0,63})@([0-9a-f]{16})")
@@ -80,6 +81,11 @@ class Profile:
     @property
     def width(self) -> int:
         return len(vector(self.classifiers[0].direction))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What trips it: exempt categories pass."""
+        return tuple(sorted({c.category for c in self.classifiers} - set(self.exempt)))
 
     @property
     def data(self) -> bytes:

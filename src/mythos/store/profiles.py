@@ -38,5 +38,11 @@ def find_profile(home: Home, identity: str) -> Profile | None:
     return found[0] if len(found) == 1 and found[0] is not None and found[0].name == parts[0] else None
 
 
+def stored_profiles(home: Home) -> list[Profile]:
+    """Every stored profile, by identity. RecordError as `get_profile`."""
+    found = [get_profile(home, path.stem) for path in _place(home).glob("*.json")]
+    return sorted((one for one in found if one is not None), key=lambda one: one.identity)
+
+
 def _place(home: Home) -> Path:
     return home.path / "profiles"
