@@ -89,6 +89,7 @@ BAD = {
     "a later stage easier than the one before": ("stages.1", stage(1, quorum=2)),
     "a later stage without a role of the one before": ("stages.1", stage(1, roles=(Role.BOARD, Role.SAFETY))),
     "a detection of 80": ("safety_levels.0", level(min_detection=80.0)),
+    "an over-refusal of 20": ("safety_levels.0", level(max_over_refusal=20.0)),
     "a level that never ages": ("safety_levels.0", level(max_age_days=0.0)),
     "an unknown safeguard": ("safety_levels.0", level(safeguards=("prayer",))),
     "a strategy backwards": (
@@ -161,6 +162,9 @@ LEAVES = {
     "confidence": lambda v: replace(HOUSE, confidence=v),
     "alert": lambda v: cyber(alert=v),
     "margin": lambda v: cyber(margin=v),
+    "min_samples": lambda v: cyber(min_samples=v),
+    "looks": lambda v: replace(HOUSE, looks=v),
+    "vote_days": lambda v: stage(vote_days=v),
     "level": lambda v: cyber(level=v),
     "precursor_alert": lambda v: cyber(precursor_alert=v),
     "max_age_days": lambda v: cyber(max_age_days=v),
@@ -180,6 +184,18 @@ def test_a_number_that_tightens_one_way_loosens_the_other(leaf, a, b):
     there, back = (diff(LEAVES[leaf](x), LEAVES[leaf](y)) for x, y in ((a, b), (b, a)))
     assert {c.effect for c in (*there, *back)} == (set() if a == b else {"tightens", "loosens"})
     assert len(there) == len(back) == (a != b)
+
+
+HIGHER_IS_TIGHTER = {"confidence", "margin", "min_samples", "quorum", "after_days", "min_detection"}
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_which_way_a_number_tightens(leaf):
+    up = diff(LEAVES[leaf](3), LEAVES[leaf](4))[0].effect
+    if leaf == "cap":  # fewer organisations; none at all is no cap
+        assert up == "loosens" and diff(LEAVES[leaf](0), LEAVES[leaf](4))[0].effect == "tightens"
+    else:
+        assert up == ("tightens" if leaf in HIGHER_IS_TIGHTER else "loosens")
 
 
 @given(st.sampled_from(packaged_packs()), st.sampled_from(packaged_packs()))
@@ -205,6 +221,8 @@ def test_what_tightens_and_what_loosens():
     assert effects(stage(roles=(*EARLY.roles, Role.BOARD))) == {"tightens"}
     assert effects(cyber(human_labels=False)) == effects(cyber(precursor="mmlu_dev")) == {"loosens"}
     assert effects(cyber(external=True)) == effects(cyber(elicitations=("chat",))) == {"tightens"}
+    assert effects(level(human_labels=False)) == effects(level(categories=("cyber",))) == {"loosens"}
+    assert effects(level(safeguards=("input_check", "output_check", "exchange_check"))) == {"tightens"}
     assert effects(replace(HOUSE, clocks=HOUSE.clocks[1:])) == {"loosens"}
     assert "loosens" in effects(replace(HOUSE, domains=HOUSE.domains[1:]))
     assert effects(replace(HOUSE, version="2.0.0", description="another")) == {"neutral"}

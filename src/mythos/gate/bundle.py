@@ -1,13 +1,14 @@
 """Making bundles: from the database, what `records.bundle` verifies without it. And judging them again."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from mythos.gate.submit import load_state
-from mythos.gate.verdict import DomainVerdict, Run, domain_verdict
+from mythos.gate.verdict import Run, domain_verdict, safeguard_verdict
 from mythos.ledger.heads import find_head, last_cosigned, origin_of, prove, publish
 from mythos.records import dsse
 from mythos.records.bundle import (
@@ -27,7 +28,8 @@ from mythos.records.canonical import canonical
 from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.note import LOG, SignedHead, Verifier
-from mythos.records.release import Choice
+from mythos.records.reasons import Code, Verdict
+from mythos.records.release import Choice, Release
 from mythos.records.signed import to_plain
 from mythos.records.trust import Role
 from mythos.store.db import Store
@@ -153,24 +155,22 @@ def _release(conn: sa.Connection, decision: str) -> Found:
 
 def verify_fully(data: bytes, trust: str = "") -> Report:
     """As `records.bundle.verify_document`; and the gate's own verdicts on the samples, clusters and judges
-    counted, must be those that the release names."""
+    counted, must be those that the release names, and its safety level met."""
     report = verify_document(data, trust)
     chain, release = report.chain, report.chain.release
     if report.status == BROKEN or release is None:
         return report
-    wrong = [v for v in rejudged(chain) if release.verdicts.get(v.domain) != v.code]
+    wrong = [f"{name} {code}: {detail}" for name, code, detail in rejudged(chain, release)]
     if not wrong:
         return replace(report, steps=(*report.steps, Step(True, "verdicts: the gate decides the same again")))
-    text = f"the samples make {wrong[0].domain} {wrong[0].code}: {wrong[0].detail}"
-    return Report(BROKEN, (*report.steps, Step(False, text)), chain)
+    return Report(BROKEN, (*report.steps, Step(False, f"the samples make {wrong[0]}")), chain)
 
 
-def rejudged(chain: Chain) -> list[DomainVerdict]:
-    """The verdict of every domain of the release's stage, from the samples in a verified bundle."""
-    release = chain.release
-    assert release is not None
-    pack = chain.packs[release.subject.policy]
+def rejudged(chain: Chain, release: Release) -> Iterator[tuple[str, Code, str]]:
+    """(domain or level, code, detail) where samples in a verified bundle do not say what the release says."""
+    pack, profile = chain.packs[release.subject.policy], release.subject.profile
     rule = pack.stage(release.subject.stage)
+    assert rule is not None  # the bundle is verified
     orgs = {person.id: person.org for root in chain.roots for person in root.persons}
     inside = {holder for holder, role in chain.enrolled if holder in orgs and role is not Role.EXTERNAL}
     runs = []
@@ -180,5 +180,16 @@ def rejudged(chain: Chain) -> list[DomainVerdict]:
         role, org = chain.roles[plan.id], orgs[plan.evaluator]
         runs.append(Run(plan, pieces, chain.times[plan.id], role, org))
     at, developers = chain.times[release.id], frozenset(orgs[holder] for holder in inside)
-    domains = [domain for name in (rule.domains if rule else ()) if (domain := pack.domain(name))]
-    return [domain_verdict(d, pack, chain.packs, runs, at, chain.drill, developers) for d in domains]
+    wanted = {rule.safety_level} - {""}
+    for domain in pack.domains:
+        if domain.name in rule.domains:
+            said = domain_verdict(domain, pack, chain.packs, runs, at, chain.drill, developers)
+            if said.code != release.verdicts.get(domain.name):
+                yield domain.name, said.code, said.detail
+            wanted |= {rule.ruled_in_level} if said.code is Code.RULED_IN else set()
+    own = [run for run in runs if run.plan.profile == profile]
+    for level in pack.safety_levels:
+        if level.name in wanted:
+            verdict, code, detail, _ = safeguard_verdict(level, pack, chain.packs, own, at, chain.drill)
+            if verdict is not Verdict.ALLOW:
+                yield f"the safety level of {rule.stage}", code, detail
