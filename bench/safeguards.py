@@ -14,8 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from mythos.data.chat import encode_chat
-from mythos.data.prompts import DOMAINS, HELD_OUT, REPLY, Prompt, refusal_set, talks
+from mythos.data.prompts import DOMAINS, HELD_OUT, Prompt, refusal_set, talks
 from mythos.engine.engine import Engine
 from mythos.engine.loader import LoadedTier, Loader
 from mythos.engine.request import Delta, Request, Sampling
@@ -84,19 +83,15 @@ def report(profile: Profile, loaded: LoadedTier, states: States, prompts: list[P
 def conversations(profile: Profile, loaded: LoadedTier) -> None:
     """A forbidden task in six turns, and long harmless talks: the input check at every turn."""
     for kind, what in (("split", "forbidden tasks split over 6 turns"), ("harmless", "harmless long talks")):
-        fixtures = [t for t in talks() if t.kind == kind]
-        tripped = []
-        for talk in fixtures:
-            messages: list[dict[str, str]] = []
-            prompts = []
-            for text in talk.turns:
-                messages.append({"role": "user", "content": text})
-                prompts.append(encode_chat(loaded.tokenizer, loaded.chat_template, messages))
-                messages.append({"role": "assistant", "content": REPLY})
-            states = read_states(loaded, prompts, answered=False)
-            tripped.append(any(trips(profile, loaded.tier.config, states)))
-        k, n = sum(tripped), len(tripped)
-        print(f"  {what}: {k} of {n} tripped [{exact(k, n)[0]:.2f}, {exact(k, n)[1]:.2f}]")
+        first = []  # the turn at which each trips, 0 for never
+        for talk in [t for t in talks() if t.kind == kind]:
+            parts = [talk.turns[: n + 1] for n in range(len(talk.turns))]
+            states = read_states(loaded, encoded(loaded, parts), answered=False)
+            found = trips(profile, loaded.tier.config, states)
+            first.append(next((n for n, trip in enumerate(found, 1) if trip), 0))
+        k, n = sum(map(bool, first)), len(first)
+        print(f"  {what}: {k} of {n} tripped [{exact(k, n)[0]:.2f}, {exact(k, n)[1]:.2f}]", end="")
+        print(f", first at turn {', '.join(map(str, sorted(filter(None, first))))}" if k else "")
 
 
 def cost(engine: Engine, permit: Permit, identity: str, prompt: tuple[int, ...], rounds: int) -> None:
@@ -150,7 +145,7 @@ def main() -> None:
     guarded, trusted = profiles_of(probe, loaded.root)
     print(f"layer {probe.layer}; out-of-fold ranking by layer {probe.ranking}")
     held = [p for p in prompts if p.topic in HELD_OUT]
-    states = read_states(loaded, encoded(loaded, held))
+    states = read_states(loaded, encoded(loaded, [(p.text,) for p in held]))
     for profile in (guarded, trusted):
         print(f"{profile.identity}, held-out topics (exact 95% intervals):")
         report(profile, loaded, states, held)

@@ -1,20 +1,23 @@
 """A linear probe on a model's own hidden states: what safeguard profiles are made from.
 
 For each prompt two states are read at one layer: at the prompt's last position, and the mean over the model's
-own greedy answer. A category's direction separates its prompts to refuse from all prompts to answer, by ridge
-regression on both states. Topics in `HELD_OUT` are never looked at here. The same input gives the same probe.
+own greedy answer; once for the prompt alone, once where it ends a talk that was harmless until then. A
+category's direction separates its prompts to refuse from all prompts to answer, by ridge regression on all of
+these. Topics in `HELD_OUT` are never looked at here. The same input gives the same probe.
 
 Shape letters: N prompts, L candidate layers, T tokens of an answer, C categories, D width.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
 
 from mythos.data.chat import encode_chat
-from mythos.data.prompts import DOMAINS, HELD_OUT, Prompt
+from mythos.data.prompts import DOMAINS, HELD_OUT, REPLY, Prompt
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch, states_of
 from mythos.engine.loader import LoadedTier
@@ -32,6 +35,13 @@ RIDGE = 0.1  # times the width
 OVER_REFUSAL = 0.04  # of the training topics' legitimate prompts, out of fold, by the input check
 CHECK_EVERY = HOLD_BACK = 8
 BATCH = 16
+TURNS = 6  # of a talk, at most
+
+Report = Callable[[str, int, int], None]  # phase, done, total
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """No report."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +62,11 @@ class Probe:
     ranking: dict[int, float]
 
 
-def train_probe(loaded: LoadedTier, prompts: Several[Prompt]) -> Probe:
+def train_probe(loaded: LoadedTier, prompts: Several[Prompt], report: Report = quiet) -> Probe:
     """The probe of these weights. Minutes on two cores."""
     known = [p for p in prompts if p.topic not in HELD_OUT]
-    return fit_probe(read_states(loaded, encoded(loaded, known)), known)
+    turns = [*((p.text,) for p in known), *in_talks(known)]
+    return fit_probe(read_states(loaded, encoded(loaded, turns), report=report), [*known, *known])
 
 
 def profiles_of(probe: Probe, root: str, fallback: str = "") -> tuple[Profile, Profile]:
@@ -64,21 +75,44 @@ def profiles_of(probe: Probe, root: str, fallback: str = "") -> tuple[Profile, P
     return Profile("guarded", *common, ()), Profile("trusted-cyber", *common, ("cyber",))
 
 
-def encoded(loaded: LoadedTier, prompts: Several[Prompt]) -> list[list[int]]:
-    """Each prompt as a user's only turn."""
-    turns = [[{"role": "user", "content": p.text}] for p in prompts]
-    return [encode_chat(loaded.tokenizer, loaded.chat_template, turn) for turn in turns]
+def in_talks(prompts: Several[Prompt]) -> list[tuple[str, ...]]:
+    """Each prompt as the last of a user's two to six turns.
+
+    The turns before are prompts to answer, of other domains, and of the same fold: what is left out to choose
+    layer and thresholds stays left out.
+    """
+    folds, talks = _folds(prompts), []
+    for i, (prompt, fold) in enumerate(zip(prompts, folds, strict=True)):
+        other = [p.text for p, f in zip(prompts, folds, strict=True)
+                 if f == fold and p.kind == "answer" and p.domain != prompt.domain]  # fmt: skip
+        before = [other[(7 * i + 11 * n) % len(other)] for n in range(1 + i % (TURNS - 1))] if other else []
+        talks.append((*before, prompt.text))
+    return talks
+
+
+def encoded(loaded: LoadedTier, talks: Several[Several[str]]) -> list[list[int]]:
+    """What a user says in turns, `REPLY` between them, as token ids up to where the answer begins."""
+    made = []
+    for turns in talks:
+        messages = [{"role": "user", "content": turns[0]}]
+        for text in turns[1:]:
+            messages += [{"role": "assistant", "content": REPLY}, {"role": "user", "content": text}]
+        made.append(encode_chat(loaded.tokenizer, loaded.chat_template, messages))
+    return made
 
 
 @torch.inference_mode()
-def read_states(loaded: LoadedTier, prompts: list[list[int]], answered: bool = True) -> States:
+def read_states(
+    loaded: LoadedTier, prompts: list[list[int]], answered: bool = True, report: Report = quiet
+) -> States:
     """States of each tokenised prompt, and of the answer given to it unless `answered` is False."""
     model, count = loaded.model, loaded.tier.config.layers
     layers = tuple(sorted({max(0, round(depth * count) - 1) for depth in DEPTHS}))
     # An answer that is over at once is read as one more of the prompt's last token.
-    added = (
-        [a or p[-1:] for a, p in zip(_answers(loaded, prompts), prompts, strict=True)] if answered else None
-    )
+    added = None
+    if answered:
+        given = _answers(loaded, prompts, report)
+        added = [answer or prompt[-1:] for answer, prompt in zip(given, prompts, strict=True)]
     whole = [(p, p + (added[i] if added else [])) for i, p in enumerate(prompts)]
     opening, answers = [], []
     for start in range(0, len(whole), BATCH):
@@ -95,20 +129,23 @@ def read_states(loaded: LoadedTier, prompts: list[list[int]], answered: bool = T
         for (prompt, _), state_LTD in zip(part, stacked.split(lengths, 1), strict=True):
             opening.append(state_LTD[:, len(prompt) - 1].clone())
             answers.append(state_LTD[:, len(prompt) :].clone())
+        report("hidden states", len(opening), len(whole))
     return States(layers, torch.stack(opening), tuple(answers))
 
 
-def _answers(loaded: LoadedTier, prompts: list[list[int]]) -> list[list[int]]:
+def _answers(loaded: LoadedTier, prompts: list[list[int]], report: Report) -> list[list[int]]:
     """Greedy answers, made as the engine makes them."""
     longest = max(map(len, prompts)) + ANSWER
     runner = Runner(loaded, 64 * (-(-longest // 64)), b"")
-    made = []
+    made, ended = [], count(1)
     for ids in prompts:
         request = Request(tuple(ids), ANSWER, Sampling(0.0))
-        quiet = Generation(lambda _: None)
-        made.append(
-            Sequence(request, quiet, "", loaded.root, "", TextStream(()), None, ANSWER, on_end=lambda _: None)
-        )
+        unread, text = Generation(lambda _: None), TextStream(())
+
+        def end(_: object) -> None:
+            report("answers", next(ended), len(prompts))
+
+        made.append(Sequence(request, unread, "", loaded.root, "", text, None, ANSWER, on_end=end))
         runner.add(made[-1])
     while runner.busy:
         runner.step()
