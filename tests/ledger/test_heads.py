@@ -1,8 +1,10 @@
 """Publishing and proving: growth, tiles as C2SP lays them out, and what refuses to be signed."""
 
+import dataclasses
 import hashlib
 import shutil
 import stat
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ from mythos.records.tlog import (
     parse_proof,
     proof_text,
 )
+from mythos.store.db import Store
+from tests.ledger.conftest import ORIGIN
 
 
 def leaves(log) -> list[bytes]:
@@ -300,3 +304,75 @@ def test_read_tile_takes_the_first_hashes_of_a_wider_one(log):
     log.grow(256)
     log.publish()
     assert read_tile(log.tiles, 0, 0, 10) == leaves(log)[:10]
+
+
+def due(log, every: float = 60.0):
+    return heads.publish_if_due(log.store, log.clock, log.tiles, ORIGIN, log.key, every)
+
+
+def test_a_head_is_due_when_there_are_new_events_and_the_last_one_is_old(log):
+    assert due(log) is None and stored(log) == []  # nothing to sign
+    log.grow(3)
+    assert due(log).head.size == 3  # no head yet: at once
+    log.time.now += 3_600
+    assert due(log) is None and stored(log) == [3]  # old, but nothing new
+    log.grow(1)
+    assert due(log).head.size == 4
+    log.grow(1)
+    log.time.now += 59
+    assert due(log) is None  # new, but not old
+    log.time.now += 1
+    assert due(log).head.size == 5 and stored(log) == [3, 4, 5]
+    log.grow(1)
+    log.publish()  # by somebody else: it counts for all
+    log.grow(1)
+    log.time.now += 59
+    assert due(log) is None and stored(log) == [3, 4, 5, 6]
+    assert log.verify().faults == ()
+
+
+def test_a_new_event_that_is_not_what_its_leaf_says_is_not_signed(log):
+    log.grow(3)
+    log.publish()
+    log.grow(1)
+    log.attack("UPDATE ledger SET event = x'7b7d' WHERE seq = 3")
+    log.time.now += 60
+    with pytest.raises(LedgerError):
+        due(log)
+    assert stored(log) == [3]
+
+
+def test_a_head_that_is_due_waits_for_nobody(log):
+    log.grow(3)
+    with heads._alone(log.tiles) as alone:
+        assert alone and due(log) is None
+    assert due(log).head.size == 3
+
+
+def test_several_publish_at_once(log):
+    """Tiles fill up and partial ones go while others write theirs: no fault, and the largest head stands."""
+    log.grow(200)
+    errors = []
+
+    def work(n: int) -> None:
+        store = Store.open(log.store.home)  # as another process would; locks are per open file
+        other = dataclasses.replace(log, store=store)
+        try:
+            for _ in range(12):
+                other.grow(7)
+                other.publish() if n % 2 else due(other, 0.0)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            store.close()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    last = log.publish()
+    assert last.head.size == 200 + 4 * 12 * 7
+    assert log.verify().faults == ()
+    assert (log.tiles / "checkpoint").read_bytes() == last.note
