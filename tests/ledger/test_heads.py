@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import stat
 import threading
@@ -349,30 +350,38 @@ def test_a_head_that_is_due_waits_for_nobody(log):
     assert due(log).head.size == 3
 
 
-def test_several_publish_at_once(log):
-    """Tiles fill up and partial ones go while others write theirs: no fault, and the largest head stands."""
-    log.grow(200)
+def test_two_publish_at_once(log, monkeypatch):
+    """One is about to write a partial tile when another has filled that tile and would take it away."""
+    replace, paused, go_on = os.replace, threading.Event(), threading.Event()
+
+    def slowly(*paths) -> None:
+        if str(paths[1]).endswith("000.p/200"):
+            paused.set()
+            go_on.wait(30)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", slowly)
     errors = []
 
-    def work(n: int) -> None:
+    def publish(events: int) -> None:
         store = Store.open(log.store.home)  # as another process would; locks are per open file
-        other = dataclasses.replace(log, store=store)
         try:
-            for _ in range(12):
-                other.grow(7)
-                other.publish() if n % 2 else due(other, 0.0)
+            other = dataclasses.replace(log, store=store)
+            other.grow(events)
+            other.publish()
         except Exception as error:
             errors.append(error)
         finally:
             store.close()
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    last = log.publish()
-    assert last.head.size == 200 + 4 * 12 * 7
+    first, second = (threading.Thread(target=publish, args=(events,)) for events in (200, 100))
+    first.start()
+    assert paused.wait(30)
+    second.start()
+    second.join(1)  # long enough to be done with it, if nothing keeps it back
+    go_on.set()
+    first.join()
+    second.join()
+    assert errors == [] and stored(log) == [200, 300]
     assert log.verify().faults == ()
-    assert (log.tiles / "checkpoint").read_bytes() == last.note
+    assert open_note((log.tiles / "checkpoint").read_bytes(), log.verifier).head.size == 300
