@@ -5,21 +5,16 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli import output
 from mythos.cli.commands_policy import app as policy
 from mythos.cli.naming import DEFAULT_FAMILY
+from mythos.cli.options import Family, Json
 from mythos.records.release import Stage
 from mythos.records.trust import Role
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
 As = Annotated[str, typer.Option("--as", metavar="PERSON[:ROLE]", help="Who signs.")]
 By = Annotated[list[str], typer.Option("--by", metavar="PERSON[:ROLE]", help="Who signs; again for more.")]
 Draft = Annotated[Path | None, typer.Option(help="Write it here for others to sign; submit nothing.")]
 Tier = Annotated[str, typer.Argument(help="A built tier.")]
-Family = Annotated[str, typer.Option(help="A packaged family, or a family file.")]
 StageOption = Annotated[Stage, typer.Option(help="Which stage.")]
 Audience = Annotated[str | None, typer.Option(help="A class of the policy. Default: that of the strategy.")]
 Purposes = Annotated[
