@@ -1,18 +1,22 @@
 """A home of its own for every test, a clock that can be set, and a small family."""
 
 from pathlib import Path
+from time import time as machine_time
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import settings
 
+from mythos.cli import output
 from mythos.gate.handling import issue_handling
 from mythos.ledger.log import last_time
 from mythos.records.clock import Clock
 from mythos.records.principal import OPERATOR
 from mythos.spec.family import Family
 from mythos.store.db import Store
-from mythos.store.home import Home
+from mythos.store.home import Home, write_private
 from mythos.store.weights import register
+from tests.gate.town import STAFF, VOTERS, W1, Town
 from tests.gate.world import ROOT, Time, make_family, open_home
 
 settings.register_profile("no timing", deadline=None)
@@ -52,3 +56,28 @@ def built(home: Home, store: Store, clock: Clock) -> str:
     envelope = issue_handling(home, clock, "pocket", "opus", ROOT)
     register(store, clock, OPERATOR, "pocket", "opus", ROOT, {"source": "test"}, envelope)
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def no_mode():
+    """`--json` lasts for the process; here several commands share one."""
+    yield
+    output._Mode.json = False
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A town whose home is that of the commands, with the gate's and the voters' keys, and opus built."""
+    town = Town(tmp_path, pack=None)
+    town.now = machine_time()  # the commands' clock is the machine's
+    monkeypatch.setenv("MYTHOS_HOME", str(town.home.path))
+    monkeypatch.setenv("MYTHOS_KEYS", str(town.home.keys))
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    persons = town.home.keys / "persons"
+    persons.mkdir(mode=0o700)
+    for who in VOTERS:
+        write_private(persons / f"{who}.{STAFF[who]}.key", town.keys[who].private_bytes(*form), False)
+    write_private(town.home.keys / "operator.key", town.gate.private_bytes(*form), False)
+    handling = issue_handling(town.home, town.clock, "pocket", "opus", W1)
+    register(town.store, town.clock, OPERATOR, "pocket", "opus", W1, {"source": "test"}, handling)
+    return town

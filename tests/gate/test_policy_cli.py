@@ -1,33 +1,18 @@
 """`mythos policy` on a real home with enrolled persons, and packs tried side by side."""
 
 import json
-import time
 from dataclasses import replace
 from importlib.resources import files
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mythos.cli import output
 from mythos.cli.main import run
-from mythos.gate.handling import issue_handling
 from mythos.gate.policy import load_pack, packaged_packs
 from mythos.gate.release import check
 from mythos.gate.state import Rejected, State
 from mythos.gate.try_packs import try_packs
-from mythos.records.principal import OPERATOR
 from mythos.records.reasons import Code
-from mythos.store.home import write_private
-from mythos.store.weights import register
-from tests.gate.town import STAFF, VOTERS, W1, Town
-
-
-@pytest.fixture(autouse=True)
-def no_mode():
-    """`--json` lasts for the process; here several commands share one."""
-    yield
-    output._Mode.json = False
-
+from tests.gate.town import VOTERS, W1, Town
 
 PACKS = [load_pack(name) for name in packaged_packs()]
 
@@ -83,23 +68,6 @@ def test_nothing_on_record_ships_nowhere_and_a_damaged_record_is_refused(tmp_pat
     assert refused.value.code is Code.STATE_DAMAGED
     with pytest.raises(Rejected):
         try_packs(State(), W1, "none", PACKS, town.now)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A town whose home is that of the commands, with the voters' keys on this machine and opus built."""
-    town = Town(tmp_path, pack=None)
-    town.now = time.time()  # the commands' clock is the machine's
-    monkeypatch.setenv("MYTHOS_HOME", str(town.home.path))
-    monkeypatch.setenv("MYTHOS_KEYS", str(town.home.keys))
-    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    persons = town.home.keys / "persons"
-    persons.mkdir(mode=0o700)
-    for who in VOTERS:
-        write_private(persons / f"{who}.{STAFF[who]}.key", town.keys[who].private_bytes(*form), False)
-    handling = issue_handling(town.home, town.clock, "pocket", "opus", W1)
-    register(town.store, town.clock, OPERATOR, "pocket", "opus", W1, {"source": "test"}, handling)
-    return town
 
 
 def said(capsys, *arguments: str):

@@ -1,8 +1,11 @@
 """Publishing and proving: growth, tiles as C2SP lays them out, and what refuses to be signed."""
 
+import dataclasses
 import hashlib
+import os
 import shutil
 import stat
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +29,8 @@ from mythos.records.tlog import (
     parse_proof,
     proof_text,
 )
+from mythos.store.db import Store
+from tests.ledger.conftest import ORIGIN
 
 
 def leaves(log) -> list[bytes]:
@@ -300,3 +305,83 @@ def test_read_tile_takes_the_first_hashes_of_a_wider_one(log):
     log.grow(256)
     log.publish()
     assert read_tile(log.tiles, 0, 0, 10) == leaves(log)[:10]
+
+
+def due(log, every: float = 60.0):
+    return heads.publish_if_due(log.store, log.clock, log.tiles, ORIGIN, log.key, every)
+
+
+def test_a_head_is_due_when_there_are_new_events_and_the_last_one_is_old(log):
+    assert due(log) is None and stored(log) == []  # nothing to sign
+    log.grow(3)
+    assert due(log).head.size == 3  # no head yet: at once
+    log.time.now += 3_600
+    assert due(log) is None and stored(log) == [3]  # old, but nothing new
+    log.grow(1)
+    assert due(log).head.size == 4
+    log.grow(1)
+    log.time.now += 59
+    assert due(log) is None  # new, but not old
+    log.time.now += 1
+    assert due(log).head.size == 5 and stored(log) == [3, 4, 5]
+    log.grow(1)
+    log.publish()  # by somebody else: it counts for all
+    log.grow(1)
+    log.time.now += 59
+    assert due(log) is None and stored(log) == [3, 4, 5, 6]
+    assert log.verify().faults == ()
+
+
+def test_a_new_event_that_is_not_what_its_leaf_says_is_not_signed(log):
+    log.grow(3)
+    log.publish()
+    log.grow(1)
+    log.attack("UPDATE ledger SET event = x'7b7d' WHERE seq = 3")
+    log.time.now += 60
+    with pytest.raises(LedgerError):
+        due(log)
+    assert stored(log) == [3]
+
+
+def test_a_head_that_is_due_waits_for_nobody(log):
+    log.grow(3)
+    with heads._alone(log.tiles) as alone:
+        assert alone and due(log) is None
+    assert due(log).head.size == 3
+
+
+def test_two_publish_at_once(log, monkeypatch):
+    """One is about to write a partial tile when another has filled that tile and would take it away."""
+    replace, paused, go_on = os.replace, threading.Event(), threading.Event()
+
+    def slowly(*paths) -> None:
+        if str(paths[1]).endswith("000.p/200"):
+            paused.set()
+            go_on.wait(30)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    errors = []
+
+    def publish(events: int) -> None:
+        store = Store.open(log.store.home)  # as another process would; locks are per open file
+        try:
+            other = dataclasses.replace(log, store=store)
+            other.grow(events)
+            other.publish()
+        except Exception as error:
+            errors.append(error)
+        finally:
+            store.close()
+
+    first, second = (threading.Thread(target=publish, args=(events,)) for events in (200, 100))
+    first.start()
+    assert paused.wait(30)
+    second.start()
+    second.join(1)  # long enough to be done with it, if nothing keeps it back
+    go_on.set()
+    first.join()
+    second.join()
+    assert errors == [] and stored(log) == [200, 300]
+    assert log.verify().faults == ()
+    assert open_note((log.tiles / "checkpoint").read_bytes(), log.verifier).head.size == 300

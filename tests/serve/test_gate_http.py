@@ -362,15 +362,25 @@ def test_a_halt_is_for_good(gated, live):
     assert status(live, live.stored) == 200
 
 
+ASKED = {
+    "an answer": lambda http, name: http.post("/v1/messages", json=ask(name)),
+    "a count": lambda http, name: http.post("/v1/messages/count_tokens", json=ask(name)),
+    "a model": lambda http, name: http.get(f"/v1/models/{name}"),
+    "a list": lambda http, name: http.get(f"/v1/models?after_id={name}"),
+}
+
+
 @pytest.mark.slow
-def test_timing_tells_a_hidden_tier_from_no_other(gated, live):
+@pytest.mark.parametrize("what", ASKED)
+def test_timing_tells_a_hidden_tier_from_no_other(gated, live, what):
     """Medians over 200 tries, in turns: hidden and made-up differ by less than max(5 ms, 3 x the noise)."""
     names = {"small": [], "smelt": [], "smolt": []}  # the last two do not exist: what differs there is noise
     with live.http(gated.beta) as http:
         for _ in range(200):
             for name, times in names.items():
                 began = time.perf_counter()
-                http.post("/v1/messages", json=ask(name))
+                ASKED[what](http, name)
                 times.append(time.perf_counter() - began)
     hidden, unknown, other = (sorted(times)[100] for times in names.values())
+    print(f"{what}: {hidden * 1e3:.2f} ms hidden, {unknown * 1e3:.2f} and {other * 1e3:.2f} ms made up")
     assert abs(hidden - unknown) < max(0.005, 3 * abs(unknown - other))

@@ -5,22 +5,17 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli import output
 from mythos.cli.commands_policy import app as policy
 from mythos.cli.commands_profile import app as profile
 from mythos.cli.naming import DEFAULT_FAMILY
+from mythos.cli.options import Family, Json
 from mythos.records.release import Stage
 from mythos.records.trust import Role
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
-As = Annotated[str, typer.Option("--as", metavar="PERSON[:ROLE]", help="Whose key on this machine signs.")]
+As = Annotated[str, typer.Option("--as", metavar="PERSON[:ROLE]", help="Who signs.")]
 By = Annotated[list[str], typer.Option("--by", metavar="PERSON[:ROLE]", help="Who signs; again for more.")]
 Draft = Annotated[Path | None, typer.Option(help="Write it here for others to sign; submit nothing.")]
 Tier = Annotated[str, typer.Argument(help="A built tier.")]
-Family = Annotated[str, typer.Option(help="A packaged family, or a family file.")]
 StageOption = Annotated[Stage, typer.Option(help="Which stage.")]
 Audience = Annotated[str | None, typer.Option(help="A class of the policy. Default: that of the strategy.")]
 Purposes = Annotated[
@@ -240,22 +235,26 @@ def vote_cast(
     note: Annotated[str, typer.Option(help="For the record.")] = "",
     strategy: Strategy = "staged",
     family: Family = DEFAULT_FAMILY,
+    draft: Draft = None,
     json: Json = False,
 ) -> int:
     """Approve, or veto, one release as its evidence stands."""
     from mythos.cli.releases import cast
 
-    return cast(_subject(family, tier, stage, audience, purpose, profile), strategy, who, veto, note)
+    return cast(_subject(family, tier, stage, audience, purpose, profile), strategy, who, veto, note, draft)
 
 
 @vote.command("withdraw")
 def vote_withdraw(
-    vote_id: Annotated[str, typer.Argument(metavar="VOTE")], who: As, json: Json = False
+    vote_id: Annotated[str, typer.Argument(metavar="VOTE")],
+    who: As,
+    draft: Draft = None,
+    json: Json = False,
 ) -> int:
     """Take your vote, or veto, back."""
     from mythos.cli.releases import withdraw
 
-    return withdraw(vote_id, who)
+    return withdraw(vote_id, who, draft)
 
 
 @vote.command("list")
@@ -276,12 +275,13 @@ def release_open(
     profile: Profile = "none",
     strategy: Strategy = "staged",
     family: Family = DEFAULT_FAMILY,
+    draft: Draft = None,
     json: Json = False,
 ) -> int:
     """Open a stage, if the gate allows it."""
     from mythos.cli.releases import open_
 
-    return open_(_subject(family, tier, stage, audience, purpose, profile), strategy, who, False)
+    return open_(_subject(family, tier, stage, audience, purpose, profile), strategy, who, False, draft)
 
 
 @release.command("rollback")
@@ -294,12 +294,13 @@ def release_rollback(
     profile: Profile = "none",
     strategy: Strategy = "staged",
     family: Family = DEFAULT_FAMILY,
+    draft: Draft = None,
     json: Json = False,
 ) -> int:
     """Open it for earlier weights, registered again."""
     from mythos.cli.releases import open_
 
-    return open_(_subject(family, tier, stage, audience, purpose, profile), strategy, who, True)
+    return open_(_subject(family, tier, stage, audience, purpose, profile), strategy, who, True, draft)
 
 
 @release.command("halt")

@@ -5,16 +5,12 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli import output
+from mythos.cli.options import Json
 
 app = typer.Typer(rich_markup_mode=None, help="The append-only log: list, sign, prove, verify, witness.")
 witness = typer.Typer(rich_markup_mode=None, help="Keep the log's memory elsewhere; cosign what extends it.")
 app.add_typer(witness, name="witness")
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
 Trust = Annotated[
     str | None,
     typer.Option(

@@ -4,15 +4,11 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli import output
 from mythos.cli.naming import DEFAULT_FAMILY
+from mythos.cli.options import Family, Json
 
 app = typer.Typer(rich_markup_mode=None, help="Policy packs: list, show, check, compare, activate, try.")
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
 Pack = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A packaged pack, or a TOML file.")]
 
 
@@ -51,9 +47,7 @@ def diff(old: Pack, new: Pack, json: Json = False) -> int:
 @app.command("try")
 def try_(
     tier: Annotated[str, typer.Argument(help="A tier with registered weights.")],
-    family: Annotated[
-        str, typer.Option(help="A packaged family, or the path of a family file.")
-    ] = DEFAULT_FAMILY,
+    family: Family = DEFAULT_FAMILY,
     packs: Annotated[str, typer.Option(metavar="all|A,B", help="Names or files, comma-separated.")] = "all",
     stage: Annotated[str | None, typer.Option(help="Only this stage. Default: all.")] = None,
     profile: Annotated[str, typer.Option(help="The safeguard profile, by name or name@digest.")] = "none",

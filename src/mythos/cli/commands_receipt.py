@@ -5,14 +5,10 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli import output
+from mythos.cli.options import Json
 
 app = typer.Typer(rich_markup_mode=None, help="Receipts of answers: get, verify, replay.")
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="What `mythos receipt get` printed, or a bundle.")]
 Trust = Annotated[
     str | None,

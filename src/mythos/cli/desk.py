@@ -47,6 +47,15 @@ class Desk:
         found = self.enrolled(who, roles)
         return found.holder, person_key(self.records.home, found.holder, found.role)
 
+    def signer(
+        self, who: str, roles: Collection[Role], draft: Path | None
+    ) -> "tuple[str, list[Ed25519PrivateKey]]":
+        """As `key`; no key for a draft, which the person signs elsewhere."""
+        if draft is None:
+            person, secret = self.key(who, roles)
+            return person, [secret]
+        return self.enrolled(who, roles).holder, []
+
     def enrolled(self, who: str, roles: Collection[Role] = PERSONS) -> Key:
         person, _, named = who.partition(":")
         if self.state.trust is None:

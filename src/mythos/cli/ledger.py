@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mythos.cli.keys import date
-from mythos.cli.local import Records, open_records
+from mythos.cli.local import open_records
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable
 from mythos.ledger import heads, verify, witness
 from mythos.ledger.log import ledger
@@ -20,7 +19,8 @@ from mythos.records.note import LOG, SignedHead, Verifier, open_note, parse_head
 from mythos.records.root import leaf_hash
 from mythos.records.tlog import inclusion_holds, parse_proof, proof_text, request_text
 from mythos.store.home import private_directory
-from mythos.store.operator_key import LEDGER_KEY, make_key, read_key, service_key
+from mythos.store.operator_key import make_key, read_key
+from mythos.store.own_log import own_log, publish_own, tiles_of
 
 
 def run_list(limit: int) -> int:
@@ -37,12 +37,13 @@ def run_list(limit: int) -> int:
 
 
 def run_head(out: Path | None, rebuild: bool) -> int:
-    signed = _publish(open_records(), rebuild)
+    records = open_records()
+    signed = publish_own(records.store, records.clock, rebuild)
     return _result(signed.note, out, {**_shown(signed), "note": signed.note.decode()})
 
 
 def run_key() -> int:
-    log = _log(open_records())
+    log = own_log(open_records().home)
     emit({"key": str(log), "origin": log.name}) if json_wanted() else print(log)
     return 0
 
@@ -50,8 +51,8 @@ def run_key() -> int:
 def run_prove(seq: int, out: Path | None, size: int | None, disclose: bool) -> int:
     records = open_records()
     if size is None:
-        _publish(records)
-    proof, entry = heads.prove(records.store, _tiles(records), _log(records), seq, size)
+        publish_own(records.store, records.clock)
+    proof, entry = heads.prove(records.store, tiles_of(records.home), own_log(records.home), seq, size)
     if disclose:
         proof = type(proof)(proof.index, proof.path, proof.note, entry)
     text, leaf = proof_text(proof), leaf_hash(entry).hex()
@@ -94,10 +95,10 @@ def run_verify(trust: str | None, given: Sequence[Path]) -> int:
     if trust:
         log, witnesses = _trusted(trust)
     else:  # what this machine says of itself: good for consistency, not for trust; no key is made for it
-        own = read_key(records.home.keys_dir / "ledger.key")
-        log, witnesses = _own_log(own.public_key()) if own else None, []
+        kept = (records.home.keys_dir / "ledger.key").exists()
+        log, witnesses = own_log(records.home) if kept else None, []
     notes = [_bytes(path) for path in given]
-    report = verify.verify(records.store, _tiles(records), log, witnesses, notes)
+    report = verify.verify(records.store, tiles_of(records.home), log, witnesses, notes)
     trusted = trust is not None and report.signed > 0 and not report.faults
     if json_wanted():
         emit({**asdict(report), "trusted": trusted})
@@ -119,10 +120,10 @@ def run_verify(trust: str | None, given: Sequence[Path]) -> int:
 
 def run_request(since: int | None, out: Path | None) -> int:
     records = open_records()
-    _publish(records)
-    log = _log(records)
+    publish_own(records.store, records.clock)
+    log = own_log(records.home)
     old = heads.last_cosigned(records.store, log) if since is None else since
-    text = request_text(heads.consistency(records.store, _tiles(records), log, old))
+    text = request_text(heads.consistency(records.store, tiles_of(records.home), log, old))
     return _result(text, out, {"since": old, "request": text.decode()})
 
 
@@ -159,30 +160,12 @@ def run_cosign(directory: Path, request: Path, out: Path | None) -> int:
 
 def run_attach(path: Path, trust: str) -> int:
     records = open_records()
-    log = _log(records)
-    signed = heads.attach(records.store, _tiles(records), log, _trusted(trust, log)[1], _bytes(path))
+    log = own_log(records.home)
+    signed = heads.attach(records.store, tiles_of(records.home), log, _trusted(trust, log)[1], _bytes(path))
     emit(_shown(signed)) if json_wanted() else note(
         f"{len(signed.signers) - 1} cosignatures are kept with it"
     )
     return 0
-
-
-def _publish(records: Records, rebuild: bool = False) -> SignedHead:
-    key = service_key(records.home, LEDGER_KEY)
-    origin = heads.origin_of(key.public_key())
-    return heads.publish(records.store, records.clock, _tiles(records), origin, key, rebuild)
-
-
-def _tiles(records: Records) -> Path:
-    return records.home.path / "tiles"
-
-
-def _log(records: Records) -> Verifier:
-    return _own_log(service_key(records.home, LEDGER_KEY).public_key())
-
-
-def _own_log(public: Ed25519PublicKey) -> Verifier:
-    return Verifier(heads.origin_of(public), LOG, public.public_bytes_raw())
 
 
 def _trusted(trust: str, log: Verifier | None = None) -> tuple[Verifier, list[Verifier]]:

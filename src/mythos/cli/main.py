@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from mythos.cli import commands_gate, commands_ledger, commands_receipt, output
 from mythos.cli.cures import CURES
 from mythos.cli.naming import DEFAULT_FAMILY
+from mythos.cli.options import Family, FamilyArgument, Json, RunningFamily, tiers_of
 from mythos.cli.output import CommandError, Exit
 from mythos.records.errors import MythosError
 
@@ -29,37 +30,7 @@ app.add_typer(commands_receipt.app, name="receipt")
 app.command()(commands_receipt.why)
 commands_gate.add_to(app)
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object on stdout; messages on stderr.", callback=output.use_json),
-]
 
-
-def _families(incomplete: str) -> list[str]:
-    """For shell completion: the packaged families."""
-    from mythos.spec.load import packaged_families
-
-    return [name for name in packaged_families() if name.startswith(incomplete)]
-
-
-def _tiers(context: typer.Context, incomplete: str) -> list[str]:
-    """For shell completion: the tiers of the family on the line."""
-    from mythos.spec.load import load_family
-
-    try:
-        family = load_family(context.params.get("family") or DEFAULT_FAMILY)
-    except MythosError:
-        return []
-    return [tier.name for tier in family.tiers if tier.name.startswith(incomplete)]
-
-
-FamilyArgument = Annotated[
-    str, typer.Argument(help="A packaged family, or the path of a family file.", autocompletion=_families)
-]
-FamilyOption = Annotated[
-    str | None,
-    typer.Option(help="Default: that of the running `mythos up`, or pocket.", autocompletion=_families),
-]
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="0: 8420, or any free port when that one is taken.")
 ]
@@ -131,9 +102,10 @@ def serve(
 @app.command()
 def build(
     tier: Annotated[
-        str | None, typer.Argument(help="Default: all that can be built and are not.", autocompletion=_tiers)
+        str | None,
+        typer.Argument(help="Default: all that can be built and are not.", autocompletion=tiers_of),
     ] = None,
-    family: Annotated[str, typer.Option(autocompletion=_families)] = DEFAULT_FAMILY,
+    family: Family = DEFAULT_FAMILY,
     json: Json = False,
 ) -> int:
     """Make a tier's weights, or make them good again."""
@@ -145,10 +117,10 @@ def build(
 @app.command()
 def chat(
     tier: Annotated[
-        str | None, typer.Argument(help="Default: the strongest general tier.", autocompletion=_tiers)
+        str | None, typer.Argument(help="Default: the strongest general tier.", autocompletion=tiers_of)
     ] = None,
     stdin: Annotated[str | None, typer.Argument(metavar="-", help="-: all of stdin is one prompt.")] = None,
-    family: FamilyOption = None,
+    family: RunningFamily = None,
     system: Annotated[str, typer.Option(help="System prompt.")] = "",
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
@@ -168,7 +140,7 @@ def chat(
 def compare(
     prompt: Annotated[str, typer.Argument(help="-: read it from stdin.")],
     tiers: Annotated[str | None, typer.Option(help="Names, with commas. Default: all that exist.")] = None,
-    family: FamilyOption = None,
+    family: RunningFamily = None,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = None,
     seed: Seed = None,

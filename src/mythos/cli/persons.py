@@ -12,7 +12,6 @@ from mythos.gate import acts
 from mythos.gate.apply import apply
 from mythos.gate.policy import load_pack, pack_json
 from mythos.gate.state import State
-from mythos.gate.submit import submit
 from mythos.records import dsse
 from mythos.records.decision import is_root
 from mythos.records.errors import MythosError
@@ -192,7 +191,7 @@ def sign(path: Path, who: str, yes: bool) -> int:
     if not yes and not typer.confirm(f"Sign this {kind} as {who}?", err=True):
         raise CommandError("not signed", "", Exit.REFUSED)
     person, _, role = who.partition(":")
-    if desk.state.trust is None and role in list(Role):  # the first trust root: nobody is enrolled yet
+    if desk.state.trust is None and role in list(Role):  # a machine that knows no persons
         secret = person_key(desk.records.home, person, Role(role))
     else:
         secret = desk.key(who)[1]
@@ -202,7 +201,7 @@ def sign(path: Path, who: str, yes: bool) -> int:
 
 def hand_in_file(path: Path) -> int:
     desk = open_desk()
-    record, seq = submit(*desk.acting, _read(path))
+    record, seq = acts.submit_drafted(*desk.acting, _read(path))
     return said(desk, f"{getattr(record, 'id', 'the trust root')} is on record at {seq}", record, seq=seq)
 
 

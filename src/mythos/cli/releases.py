@@ -13,7 +13,7 @@ from mythos.gate.apply import RESTRICTORS
 from mythos.gate.release import GateAnswer, check, in_force
 from mythos.records.ids import new_id
 from mythos.records.reasons import Code, Verdict
-from mythos.records.release import Choice, Resumption, Stage, Subject
+from mythos.records.release import Choice, Resumption, Stage, Subject, Vote, Withdrawal
 from mythos.records.trust import VOTERS, Role
 from mythos.store.operator_key import operator_keys
 
@@ -112,19 +112,20 @@ def _following(subject: Subject, answer: GateAnswer) -> list[str]:
     return list(dict.fromkeys(fitting))
 
 
-def cast(subject: Asked, strategy: str, who: str, veto: bool, text: str) -> int:
+def cast(subject: Asked, strategy: str, who: str, veto: bool, text: str, draft: Path | None) -> int:
     desk = open_desk()
     named = about(desk, subject, strategy)
-    person, secret = desk.key(who, VOTERS)
+    person, keys = desk.signer(who, VOTERS, draft)
     choice = Choice.VETO if veto else Choice.APPROVE
-    vote = acts.cast_vote(*desk.acting, named, choice, person, secret, text)
-    return said(desk, f"{vote.id}: {person} {choice}s {named.tier} at {named.stage}", vote)
+    vote = Vote(new_id("vote"), desk.state.deployment, person, choice, named, text)
+    return hand_in(desk, vote, keys, draft, f"{vote.id}: {person} {choice}s {named.tier} at {named.stage}")
 
 
-def withdraw(vote: str, who: str) -> int:
+def withdraw(vote: str, who: str, draft: Path | None) -> int:
     desk = open_desk()
-    person, secret = desk.key(who, VOTERS)
-    return said(desk, f"{vote} is withdrawn", acts.withdraw_vote(*desk.acting, vote, person, secret))
+    person, keys = desk.signer(who, VOTERS, draft)
+    record = Withdrawal(new_id("wd"), desk.state.deployment, person, vote)
+    return hand_in(desk, record, keys, draft, f"{vote} is withdrawn")
 
 
 def votes() -> int:
@@ -146,17 +147,19 @@ def votes() -> int:
     return listing(desk, "votes", rows, "no votes yet: mythos vote cast TIER --stage S --as PERSON")
 
 
-def open_(subject: Asked, strategy: str, who: str, rollback: bool) -> int:
+def open_(subject: Asked, strategy: str, who: str, rollback: bool, draft: Path | None) -> int:
     desk = open_desk()
     named = about(desk, subject, strategy)
-    person, secret = desk.key(who, {Role.RELEASE})
-    gate = operator_keys(desk.records.home)
-    release, answer = acts.open_release(*desk.acting, named, strategy, person, secret, gate, rollback)
+    requester, keys = desk.signer(who, {Role.RELEASE}, draft)
+    release, answer = acts.draft_release(
+        desk.state, named, strategy, requester, desk.records.clock.now(), rollback
+    )
     if release is None:
         return _answered(desk, named, answer)
-    return said(
-        desk, f"{release.id}: {named.tier} is open at {named.stage} until {day(release.expires_at)}", release
-    )
+    if draft is None:  # else the gate signs when it is handed in, and decides again
+        keys = [operator_keys(desk.records.home), *keys]
+    opened = f"{release.id}: {named.tier} is open at {named.stage} until {day(release.expires_at)}"
+    return hand_in(desk, release, keys, draft, opened)
 
 
 def halt(release: str, who: str, reason: str) -> int:

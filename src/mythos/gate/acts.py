@@ -4,6 +4,7 @@ Each takes (store, clock, principal) and the private keys that sign. `Rejected` 
 count.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from mythos.gate.policy import pack_json
 from mythos.gate.release import GateAnswer, audience_id, check, evidence_root, runs_for
 from mythos.gate.state import Rejected, State
 from mythos.gate.submit import load_state, submit
+from mythos.records import dsse
+from mythos.records.canonical import RecordError
 from mythos.records.clock import Clock
 from mythos.records.grant import Grant, Organisation, Revocation
 from mythos.records.ids import new_id
@@ -32,9 +35,10 @@ from mythos.records.release import (
     Vote,
     Withdrawal,
 )
-from mythos.records.signed import digest, seal
+from mythos.records.signed import digest, kind_of, seal
 from mythos.records.trust import Key, Person, Role, TrustRoot
 from mythos.store.db import Store
+from mythos.store.operator_key import operator_keys
 
 Secret = Ed25519PrivateKey
 
@@ -131,20 +135,11 @@ def withdraw_vote(
     return _submitted(store, clock, principal, record, secret)
 
 
-def open_release(
-    store: Store,
-    clock: Clock,
-    principal: Principal,
-    about: Subject,
-    strategy: str,
-    requester: str,
-    secret: Secret,
-    gate: Secret,
-    rollback: bool = False,
+def draft_release(
+    state: State, about: Subject, strategy: str, requester: str, now: float, rollback: bool = False
 ) -> tuple[Release | None, GateAnswer]:
-    """Open a stage if the gate allows it; (None, answer) when it holds or blocks."""
-    state = load_state(store)
-    answer = check(state, about, requester, strategy, clock.now(), rollback)
+    """What is to be signed to open a stage, if the gate allows it now; (None, answer) when it does not."""
+    answer = check(state, about, requester, strategy, now, rollback)
     if answer.verdict is not Verdict.ALLOW:
         return None, answer
     record = Release(
@@ -159,7 +154,38 @@ def open_release(
         rollback=rollback,
         expires_at=answer.expires_at,
     )
-    return _submitted(store, clock, principal, record, gate, secret), answer
+    return record, answer
+
+
+def open_release(
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    about: Subject,
+    strategy: str,
+    requester: str,
+    secret: Secret,
+    gate: Secret,
+    rollback: bool = False,
+) -> tuple[Release | None, GateAnswer]:
+    """Open a stage if the gate allows it; (None, answer) when it holds or blocks."""
+    state = load_state(store)
+    record, answer = draft_release(state, about, strategy, requester, clock.now(), rollback)
+    if record is not None:
+        _submitted(store, clock, principal, record, gate, secret)
+    return record, answer
+
+
+def submit_drafted(store: Store, clock: Clock, principal: Principal, envelope: bytes) -> tuple[Any, int]:
+    """Hand in what was signed elsewhere. A release needs the gate's signature too, which is added here.
+
+    `submit` decides everything again and believes nothing of the draft; when it refuses, the gate's signature
+    is dropped with the envelope.
+    """
+    with contextlib.suppress(RecordError):  # malformed: `submit` refuses it and writes the attempt down
+        if kind_of(envelope) == "release":
+            envelope = dsse.add_signature(envelope, operator_keys(store.home))
+    return submit(store, clock, principal, envelope)
 
 
 def halt(

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mythos.gate.submit import load_state
 from mythos.gate.verdict import Run, domain_verdict, safeguard_verdict
-from mythos.ledger.heads import find_head, last_cosigned, origin_of, prove, publish
+from mythos.ledger.heads import find_head, last_cosigned, prove
 from mythos.records import dsse
 from mythos.records.bundle import (
     BROKEN,
@@ -27,7 +27,7 @@ from mythos.records.bundle import (
 from mythos.records.canonical import canonical
 from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
-from mythos.records.note import LOG, SignedHead, Verifier
+from mythos.records.note import SignedHead, Verifier
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import Choice, Release
 from mythos.records.signed import to_plain
@@ -35,6 +35,7 @@ from mythos.records.trust import Role
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import LEDGER_KEY, SERVER_KEY, operator_keys, service_key
+from mythos.store.own_log import own_log, publish_own, tiles_of
 from mythos.store.receipts import StoredReceipt
 from mythos.store.tables import decisions, records
 
@@ -87,24 +88,23 @@ def build_bundle(
     if receipt is not None:
         found.append((receipt.logged, "receipt", receipt.envelope))
     found.sort()
-    ledger_key = service_key(home, LEDGER_KEY)
-    public = ledger_key.public_key()
-    log, tiles = Verifier(origin_of(public), LOG, public.public_bytes_raw()), home.path / "tiles"
-    head = _reaching(store, log, found[-1][0]) or publish(store, clock, tiles, log.name, ledger_key)
+    log = own_log(home)
+    head = _reaching(store, log, found[-1][0]) or publish_own(store, clock)
     entries = []
     for seq, kind, envelope in found:
-        proof, opened = prove(store, tiles, log, seq, head.head.size)
+        proof, opened = prove(store, tiles_of(home), log, seq, head.head.size)
         path = tuple(step.hex() for step in proof.path)
         entries.append(Entry(kind, seq, envelope.decode(), opened[16:].decode(), opened[:16].hex(), path))
-    operator, server = operator_keys(home), service_key(home, SERVER_KEY)
-    raw = [key.public_key().public_bytes_raw().hex() for key in (operator, server, ledger_key)]
+    operator = operator_keys(home)
+    signing = (operator, service_key(home, SERVER_KEY), service_key(home, LEDGER_KEY))
+    raw = [key.public_key().public_bytes_raw().hex() for key in signing]
     keys = b"" if deployment else seal_keys(ServiceKeys(*raw), operator)
     return Bundle(VERSION, head.note.decode(), keys.decode(), tuple(entries))
 
 
 def _reaching(store: Store, log: Verifier, seq: int) -> SignedHead | None:
     """The last cosigned head, or else the last head, that covers event `seq`."""
-    cosigned = last_cosigned(store, log)
+    cosigned = last_cosigned(store, log, above=seq)
     with store.read() as conn:
         for head in (find_head(conn, log, cosigned), find_head(conn, log)):
             if head is not None and head.head.size > seq:

@@ -3,8 +3,12 @@
 The table is the truth; tiles and the file `checkpoint` beside them are projections of it. A head is signed
 only when the log extends the last one: there are never two roots of one size, nor a smaller head after a
 larger one. What is read from a tile is checked against a signed root before it is used or handed out.
+One process at a time writes tiles; several may run on one data directory.
 """
 
+import contextlib
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from mythos.ledger.log import Transactions, leaf_hash, ledger, tree_heads
+from mythos.ledger.log import head as log_head
 from mythos.ledger.tiles import LedgerError, RightEdge, Tiles, write_atomic, write_tile
 from mythos.records.clock import Clock
 from mythos.records.dsse import key_id
@@ -43,6 +48,32 @@ def publish(
     or a new event is not what its leaf says; nothing is signed then. SignatureError when the last head is by
     another key.
     """
+    with _alone(tiles):
+        return _publish(store, clock, tiles, origin, key, rebuild)
+
+
+def publish_if_due(
+    store: Transactions, clock: Clock, tiles: Path, origin: str, key: Ed25519PrivateKey, every: float
+) -> SignedHead | None:
+    """As `publish`, but only when there are new events and the last head is `every` seconds old, or missing.
+
+    None when it is not due, or when somebody else is at it: never waits for another process.
+    """
+    with _alone(tiles, wait=False) as alone:
+        if not alone:
+            return None
+        c = tree_heads.c
+        with store.read() as conn:
+            last = conn.execute(sa.select(c.size, c.time).order_by(c.size.desc()).limit(1)).first()
+            signed, at = (last.size, last.time) if last else (0, float("-inf"))
+            if log_head(conn)[0] <= signed or clock.now() < at + every:
+                return None
+        return _publish(store, clock, tiles, origin, key)
+
+
+def _publish(
+    store: Transactions, clock: Clock, tiles: Path, origin: str, key: Ed25519PrivateKey, rebuild: bool = False
+) -> SignedHead:
     log = Verifier(origin, LOG, key.public_key().public_bytes_raw())
     with store.read() as conn:
         last = find_head(conn, log)
@@ -121,20 +152,22 @@ def attach(
     RecordError or SignatureError when the note is not in order, LedgerError when there is no such head.
     """
     given = open_note(note, log, witnesses)
-    with store.begin() as conn:
-        stored = open_note(_head_at(conn, log, given.head.size).note, log, witnesses)
-        merged = open_note(merge(stored, given), log, witnesses)
-        where = tree_heads.c.size == given.head.size
-        conn.execute(tree_heads.update().where(where).values(note=merged.note))
-        newest = _head_at(conn, log, None)
-    write_atomic(tiles / "checkpoint", newest.note)
+    with _alone(tiles):
+        with store.begin() as conn:
+            stored = open_note(_head_at(conn, log, given.head.size).note, log, witnesses)
+            merged = open_note(merge(stored, given), log, witnesses)
+            where = tree_heads.c.size == given.head.size
+            conn.execute(tree_heads.update().where(where).values(note=merged.note))
+            newest = _head_at(conn, log, None)
+        write_atomic(tiles / "checkpoint", newest.note)
     return merged
 
 
-def last_cosigned(store: Transactions, log: Verifier) -> int:
-    """The size of the last head that carries a signature beside the log's own; 0 when none does."""
+def last_cosigned(store: Transactions, log: Verifier, above: int = 0) -> int:
+    """The size of the last head, of those above `above`, that others signed too; 0 when there is none."""
     with store.read() as conn:
-        wanted = sa.select(tree_heads.c.size, tree_heads.c.note).order_by(tree_heads.c.size.desc())
+        c = tree_heads.c
+        wanted = sa.select(c.size, c.note).where(c.size > above).order_by(c.size.desc())
         cosigned = (
             size for size, note in conn.execute(wanted) if note.rpartition(b"\n\n")[2].count(b"\n") > 1
         )
@@ -151,6 +184,21 @@ def find_head(conn: sa.Connection, log: Verifier, size: int | None = None) -> Si
     if signed.head.size != row.size:
         raise LedgerError(f"the tree head stored for {row.size} events speaks of {signed.head.size}")
     return signed
+
+
+@contextlib.contextmanager
+def _alone(tiles: Path, wait: bool = True) -> Iterator[bool]:
+    """Keep others, of whichever process, from writing tiles meanwhile. False when not alone, without `wait`.
+
+    A process that was killed holds no lock.
+    """
+    with open(os.open(tiles.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _head_at(conn: sa.Connection, log: Verifier, size: int | None) -> SignedHead:
@@ -176,7 +224,8 @@ def _proof(
             return path
     except LedgerError:
         pass
-    _rebuilt(conn, tiles, newest)
+    with _alone(tiles):
+        _rebuilt(conn, tiles, newest)
     path = make(Tiles(tiles, newest.size).hash_of)
     if not holds(path):
         raise LedgerError("the event or tree head is not what was signed", "mythos ledger verify")

@@ -23,6 +23,7 @@ from torch import Tensor
 from mythos.model.errors import WeightsError
 from mythos.model.hf_config import config_from_hf, config_to_hf
 from mythos.model.transformer import Transformer
+from mythos.model.weights_dir import sync
 from mythos.spec.counting import parameters
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -235,9 +236,9 @@ def save_checkpoint(model: Transformer, path: Path | str, max_shard_bytes: int =
         _write_shards(tensors, partial, max_shard_bytes)
         (partial / CONFIG).write_text(json.dumps(data, indent=2) + "\n")
         for file in (*partial.iterdir(), partial):
-            _sync(file)
+            sync(file)
         partial.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path} cannot be written: {error}.", "Free space or name another directory."
@@ -264,12 +265,3 @@ def _write_shards(tensors: list[tuple[str, Tensor]], directory: Path, max_bytes:
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(t.nbytes for _, t in tensors)}, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _sync(path: Path) -> None:
-    """Makes a file or a directory's entries survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -138,11 +138,11 @@ def _write(parent: Path, keyring: Keyring, weights: WeightsFiles) -> None:
         for name, parts in contents.items():
             with _create(temporary / (name + SEALED)) as out:
                 seal(out, key, weights.root, name, parts)
-        _sync_directory(temporary)
+        sync(temporary)
         if target.exists():
             os.rename(target, parent / f".replaced-{weights.root}-{secrets.token_hex(8)}")
         os.rename(temporary, target)
-        _sync_directory(parent)
+        sync(parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "Free some disk space." if full else "See that the data directory is writable."
@@ -433,7 +433,8 @@ def _create(path: Path) -> Iterator[BinaryIO]:
         os.fsync(out.fileno())
 
 
-def _sync_directory(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or a directory's entries, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

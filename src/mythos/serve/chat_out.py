@@ -9,10 +9,11 @@ from starlette.types import Receive, Send
 from mythos.engine.request import Delta, Done, Finish, TokenLogprob
 from mythos.records.ids import new_id
 from mythos.serve import safeguards, streaming
-from mythos.serve.answer import Answer, attended, failure, written
+from mythos.serve.answer import Answer
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
 from mythos.serve.errors import Dialect
+from mythos.serve.whole import read_whole
 
 _FINISH_REASONS = {
     Finish.END: "stop",
@@ -58,28 +59,10 @@ def _row(text: bytes, logprob: float) -> dict[str, Any]:
 
 async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as one completion."""
-    parser = CallParser() if answer.asked.calls_possible else None
-    parts: list[Part] = []
-    logprobs: list[TokenLogprob] = []
-    async with attended(answer, receive):
-        await written(answer)
-        async for event in answer.events():
-            if isinstance(event, Delta):
-                logprobs += event.logprobs
-                parts += parser.feed(event.text) if parser else [("text", event.text)]
-    error = failure(answer)
-    if error is not None:
-        raise error
-    if parser:
-        parts += parser.flush()
-    await written(answer)
-    done = answer.done
-    assert done is not None  # `failure` has seen to it
+    whole = await read_whole(answer, receive)
     refusal = safeguards.refusal_text(answer)
-    if refusal is not None:  # nothing has left, so nothing does
-        parts, logprobs = [], []
-    text = "".join(piece for kind, piece in parts if kind == "text")
-    calls = _calls(parts)
+    text = "".join(piece for kind, piece in whole.parts if kind == "text")
+    calls = _calls(whole.parts)
     message: dict[str, Any] = {"role": "assistant", "content": text or None if calls or refusal else text}
     message |= {"refusal": refusal, "annotations": []}
     if calls:
@@ -87,8 +70,8 @@ async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": None if answer.asked.logprobs is None else _logprobs(logprobs),
-        "finish_reason": _finish_reason(done, bool(calls), parser is not None and parser.open),
+        "logprobs": None if answer.asked.logprobs is None else _logprobs(whole.logprobs),
+        "finish_reason": _finish_reason(whole.done, bool(calls), whole.unfinished),
     }
     body = {
         "id": new_id("chatcmpl"),
@@ -96,7 +79,7 @@ async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
         "created": int(time.time()),
         "model": answer.tier.name,
         "choices": [choice],
-        "usage": _usage(done),
+        "usage": _usage(whole.done),
         "service_tier": "default",
         "system_fingerprint": None,
     }

@@ -13,10 +13,11 @@ from starlette.types import Receive, Send
 from mythos.engine.request import Delta, Done, Finish
 from mythos.records.ids import new_id
 from mythos.serve import safeguards, streaming
-from mythos.serve.answer import Answer, attended, failure, written
+from mythos.serve.answer import Answer
 from mythos.serve.call import respond
 from mythos.serve.calls import CallParser, Part
 from mythos.serve.errors import Dialect
+from mythos.serve.whole import read_whole
 
 _STOP_REASONS = {
     Finish.END: "end_turn",
@@ -52,26 +53,12 @@ def stop_reason(done: Done, called: bool, unfinished: bool) -> str:
 
 async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
     """The answer as one message."""
-    parser = CallParser() if answer.asked.calls_possible else None
-    parts: list[Part] = []
-    async with attended(answer, receive):
-        await written(answer)
-        async for event in answer.events():
-            if isinstance(event, Delta):
-                parts += parser.feed(event.text) if parser else [("text", event.text)]
-    error = failure(answer)
-    if error is not None:
-        raise error
-    if parser:
-        parts += parser.flush()
-    await written(answer)
-    done = answer.done
-    assert done is not None  # `failure` has seen to it
-    content = [] if done.finish is Finish.REFUSED else _blocks(parts)  # nothing has left, so nothing does
+    whole = await read_whole(answer, receive)
+    done, content = whole.done, _blocks(whole.parts)
     called = any(block["type"] == "tool_use" for block in content)
     message = _message(answer, content)
     message |= {
-        "stop_reason": stop_reason(done, called, parser is not None and parser.open),
+        "stop_reason": stop_reason(done, called, whole.unfinished),
         "stop_sequence": done.stop,
         "stop_details": safeguards.stop_details(answer),
         "usage": usage_of(done.prompt_tokens, done.cached_tokens, done.completion_tokens),

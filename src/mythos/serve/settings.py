@@ -31,3 +31,4 @@ class Settings:
     ping_seconds: float = 5.0  # of silence before the first token
     drain_seconds: float = 20.0  # for running answers when the server stops
     lease_seconds: float = 30.0  # that a server answers for without having read its records
+    head_seconds: float = 60.0  # that events wait, at most, for a signed tree head

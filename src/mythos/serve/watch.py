@@ -3,6 +3,8 @@
 Ten times a second it looks whether keys, weights, decisions or records have changed. Then, when its permit
 runs out, and once soon after its beginning, each running answer goes through `authorize` again; what is
 permitted no longer ends. A server that cannot read its records any more answers for one lease, then nobody.
+
+Once a second it looks whether the log is due for a signed tree head.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mythos.gate.authorize import Standing, authorize, load_standing
@@ -27,6 +29,7 @@ from mythos.records.release import Acknowledgement
 from mythos.records.signed import seal
 from mythos.records.trust import Role
 from mythos.store.keys import revoked_keys
+from mythos.store.own_log import publish_own_if_due
 from mythos.store.record_log import records_after
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from mythos.serve.service import Service
 
 POLL_SECONDS = 0.1
+HEAD_POLL_SECONDS = 1.0
 AT_ONCE = float("-inf")
 ACKNOWLEDGED = frozenset({"suspension", "halt", "revocation", "incident"})
 SERVER = Principal("server", "service", LOCAL_ORG)
@@ -54,6 +58,8 @@ class Watch:
         # Threads of their own: neither a slow disk nor a waiting write holds up the other, or a request.
         self._reader = ThreadPoolExecutor(1, "watch")
         self._writer = ThreadPoolExecutor(1, "acknowledge")
+        self._signing: Future[float] | None = None  # gives how long to wait before the next look
+        self._sign_after = monotonic()
 
     def add(self, answer: "Answer") -> None:
         """Watch an answer. What it was permitted upon may have changed since: it is decided again at once."""
@@ -87,6 +93,7 @@ class Watch:
                         log.error("the records cannot be read: %s", type(error).__name__)
                         self._without_records()
                     looking = None
+                self._sign_when_due()
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self._reader.shutdown(wait=False, cancel_futures=True)
@@ -142,6 +149,25 @@ class Watch:
             self.drop(answer)
             answer.withdrawn = True
             answer.generation.cancel()
+
+    def _sign_when_due(self) -> None:
+        if self._signing is not None and self._signing.done():
+            self._sign_after = self._monotonic() + self._signing.result()
+            self._signing = None
+        if self._signing is None and self._monotonic() >= self._sign_after:
+            self._signing = self._writer.submit(self._sign)
+
+    def _sign(self) -> float:
+        """Publish a tree head if it is due; the seconds until the next look."""
+        service, every = self._service, self._service.settings.head_seconds
+        try:
+            publish_own_if_due(service.store, service.clock, every)
+            return HEAD_POLL_SECONDS
+        except MythosError as error:
+            log.error("no tree head could be signed: %s", error.message)
+        except Exception as error:  # on a thread nobody waits for: it must not vanish
+            log.error("no tree head could be signed: %s", type(error).__name__)
+        return every
 
     def _acknowledge(self, state: State, after: int, ended: int) -> None:
         """Log that this server acts upon what restricts; the first of several records carries the count."""
