@@ -1,12 +1,9 @@
-#!/usr/bin/env python3
 """Verify a receipt or bundle of Mythopoeia without Mythopoeia: the standard library and `cryptography` only.
 
-    python verify_receipt.py FILE [--trust ROOT] [--prompt FILE] [--answer FILE] [--json]
-
 FILE is what `GET /v1/receipts/ID` returned, or its bundle. ROOT, from elsewhere, is whom you trust: 64 hex
-digits (a trust root's digest, an operator's public key), or a file with a signed trust root or a PEM key.
-Exit codes: 0 verified, 5 consistent but untrusted, 1 broken. Any exception while checking means broken.
-docs/reference/receipts.md says what is checked, and what is left to `mythos receipt verify`.
+digits (a trust root's digest, an operator's public key), or a file with these, a PEM key, a signed trust root
+or the chain of all its versions. Exit codes: 0 verified, 5 consistent but untrusted, 1 broken: any exception
+while checking. docs/reference/receipts.md says what is checked, and what is left to `mythos receipt verify`.
 """
 
 import argparse
@@ -14,8 +11,6 @@ import base64
 import hashlib
 import json
 import math
-import re
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey a
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 DAY, TOLERANCE = 86400.0, 60.0  # seconds
-STAGES = ["internal", "early_access", "expanded", "general"]
+STAGES = ["early_access", "expanded", "general"]
 VOTERS, EVALUATORS = {"safety", "scaling_officer", "executive", "board"}, {"evaluator", "external_evaluator"}
 SERVICES = {"gate", "server", "ledger", "witness"}
+OPERATED = {"operator": "gate", "server": "server", "ledger": "ledger"}  # where there is no trust root
 SINGLE = {  # by one signer: in which roles, which field names it, what earlier record of theirs it needs
     "plan": (EVALUATORS, "evaluator", ""),
     "evidence": (EVALUATORS, "evaluator", "plan"),
@@ -34,10 +30,9 @@ SINGLE = {  # by one signer: in which roles, which field names it, what earlier 
     "receipt": ({"server"}, "server", ""),
     "handling": ({"gate"}, "issued_by", ""),
 }
-CARRIED = {"trust-root", "policy", "release", "halt", *SINGLE}
 
 
-class Table(dict):  # a JSON object whose fields can be read as attributes
+class Table(dict):  # a JSON object: its fields are attributes too; attributes set later are no part of it
     __getattr__ = dict.__getitem__
 
 
@@ -46,8 +41,7 @@ def need(holds, words):
         raise ValueError(words)
 
 
-def canonical(value):
-    """RFC 8785 text of a JSON value: keys in UTF-16 order, numbers as ECMAScript writes them."""
+def canonical(value):  # RFC 8785 text of a JSON value: keys in UTF-16 order, numbers as in ECMAScript
     if isinstance(value, dict):
         keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
         return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
@@ -61,300 +55,246 @@ def canonical(value):
     return json.dumps(value, ensure_ascii=False)
 
 
-def parse(data, limit=1 << 20):
-    """JSON of `data`, which must be its canonical form: no key twice, no second spelling."""
+def parse(data, limit=1 << 20):  # JSON in its canonical form: no key twice, no second spelling
     value = json.loads(data.decode(), object_hook=Table)
     need(len(data) <= limit and canonical(value).encode() == data, "not canonical JSON")
     return value
 
 
-def sha(value):
-    """SHA-256, hex, of bytes or of the canonical form of a JSON value."""
+def sha(value):  # SHA-256, hex, of bytes or of the canonical form of a JSON value
     return hashlib.sha256(value if isinstance(value, bytes) else canonical(value).encode()).hexdigest()
 
 
 def unhex(text, size=32):
-    need(re.fullmatch("[0-9a-f]*", text) and len(text) == 2 * size, "not lower-case hex")
+    need(len(text) == 2 * size and bytes.fromhex(text).hex() == text, "not lower-case hex")
     return bytes.fromhex(text)
 
 
 def unbase(text):
-    data = base64.b64decode(text, validate=True)
-    need(base64.b64encode(data).decode() == text, "not canonical base64")
-    return data
+    need(base64.b64encode(base64.b64decode(text)).decode() == text, "not canonical base64")
+    return base64.b64decode(text)
 
 
-def peek(envelope):
-    """What an envelope claims to hold, no signature looked at."""
-    return parse(unbase(parse(envelope.encode()).payload))
-
-
-def unseal(envelope, kind, keys):
-    """(record, keys that signed it) of a DSSE envelope: every signature is by one of `keys` (by id)."""
-    outer, kind = parse(envelope.encode()), f"application/vnd.mythopoeia.{kind}.v1+json"
-    need(set(outer) == {"payload", "payloadType", "signatures"} and outer.payloadType == kind, "another kind")
-    data, ids = unbase(outer.payload), [entry.keyid for entry in outer.signatures]
-    need(ids and len(set(ids)) == len(ids) and set(ids) <= set(keys), f"{kind}: not by keys trusted here")
-    message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(data), data)
+def unseal(envelope, kind, keys):  # (record, keys that signed it) of a DSSE envelope: each once, all known
+    outer, name = parse(envelope.encode()), f"application/vnd.mythopoeia.{kind}.v1+json"
+    need(set(outer) == {"payload", "payloadType", "signatures"} and outer.payloadType == name, "another kind")
+    data, signers = unbase(outer.payload), []
+    record, message = parse(data), b"DSSEv1 %d %b %d %b" % (len(name), name.encode(), len(data), data)
+    known = {sha(unhex(key.public)): key for key in keys + (record["keys"] if kind == "trust-root" else [])}
     for entry in outer.signatures:
-        key = PublicKey.from_public_bytes(unhex(keys[entry.keyid].public))
-        key.verify(unbase(entry.sig), message)
-    return parse(data), [keys[signer] for signer in ids]
+        need(set(entry) == {"keyid", "sig"} and entry.keyid in known, f"{kind}: not by keys trusted here")
+        signers.append(known.pop(entry.keyid))
+        PublicKey.from_public_bytes(unhex(signers[-1].public)).verify(unbase(entry.sig), message)
+    need(signers, f"{kind}: not signed")
+    return record, signers
 
 
-def next_root(old, envelope):
-    """The trust root in `envelope`, signed by the threshold of its own persons and, if any, of `old`."""
-    keys = [*(old["keys"] if old else []), *peek(envelope)["keys"]]
-    new, signers = unseal(envelope, "trust-root", {sha(unhex(key.public)): key for key in keys})
-    people, publics = [person.id for person in new.persons], {key.public for key in new["keys"]}
-    need(len(set(people)) == len(people) and len(publics) == len(new["keys"]), "trust root: enrolled twice")
+def next_root(old, envelope):  # a trust root, signed by the threshold of its persons and of those of `old`
+    new, signers = unseal(envelope, "trust-root", old["keys"] if old else [])
+    people, holders = sorted(person.id for person in new.persons), {key.holder for key in new["keys"]}
     fit = all((key.holder in people) is not (key.role in SERVICES) for key in new["keys"])
-    need(fit and set(people) <= {key.holder for key in new["keys"]}, "trust root: holders of keys")
-    for root in (new, old or new):
-        signed = {key.holder for key in root["keys"] if key.public in {signer.public for signer in signers}}
-        count = len(signed & {person.id for person in root.persons})
+    need(fit and people == sorted(holders & {*people}), "trust root: who holds its keys")
+    need(len({key.public for key in new["keys"]}) == len(new["keys"]), "trust root: one key is listed twice")
+    for root in (new, old or new):  # a key counts by what it is in that root
+        signed = [key for key in root["keys"] if key.public in [signer.public for signer in signers]]
+        count = len({key.holder for key in signed if key.role not in SERVICES})
         need(1 <= root.threshold <= count, "trust root: fewer persons than its threshold signed")
     follows = [old.version + 1, sha(old), old.name, old.drill] if old else [1, "", new.name, new.drill]
     need([new.version, new.previous, new.name, new.drill] == follows, "trust root: does not follow")
     return new
 
 
-def check_log(bundle, keys, say):
-    """The ledger's key and enrolled witnesses signed the head (C2SP checkpoint); all events are under it."""
+def check_log(bundle, keys):  # the head (C2SP) is signed by ledger and witnesses; all events are under it
     text, _, tail = bundle.head.rpartition("\n\n")
     origin, size, root = text.split("\n")
-    lines = re.findall("— ([^ \n]+) ([^ \n]+)\n", tail)
-    need(tail == "".join(f"— {name} {data}\n" for name, data in lines), "head: malformed")
-    [ledger, *_] = [key for key in keys.values() if key.role == "ledger"]
-    known, signers = {}, []
-    for key in [ledger] + [key for key in keys.values() if key.role == "witness"]:
-        name, kind = (origin, b"\x01") if key is ledger else (key.holder, b"\x04")
-        line = name.encode() + b"\n" + kind + unhex(key.public)
-        known[name, hashlib.sha256(line).digest()[:4]] = key
-    for name, data in [(name, unbase(data)) for name, data in lines]:
-        if key := known.get((name, data[:4])):  # one by an unknown key is passed over
-            signers.append(key)
-            time = "" if key is ledger else f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n"
-            signature, message = data[12 if time else 4 :], f"{time}{text}\n".encode()
-            PublicKey.from_public_bytes(unhex(key.public)).verify(signature, message)
-    need(all(signers.count(key) == 1 for key in [ledger, *signers]), "head: not signed once by its ledger")
+    lines = [(name, unbase(data)) for _, name, data in (line.split(" ") for line in tail.split("\n")[:-1])]
+    need(tail == "".join(f"— {name} {base64.b64encode(data).decode()}\n" for name, data in lines), "head")
+    [ledger, *_], signed = [(origin, 1, key.public) for key in keys if key.role == "ledger"], []
+    for name, kind, public in [ledger] + [(x.holder, 4, x.public) for x in keys if x.role == "witness"]:
+        mark = hashlib.sha256(b"%b\n%c%b" % (name.encode(), kind, unhex(public))).digest()[:4]  # others pass
+        for data in [data for other, data in lines if (other, data[:4]) == (name, mark)]:
+            time = data[4:12] if kind == 4 else b""
+            said = f"cosignature/v1\ntime {int.from_bytes(time, 'big')}\n{text}\n" if time else f"{text}\n"
+            PublicKey.from_public_bytes(unhex(public)).verify(data[4 + len(time) :], said.encode())
+            signed.append((name, kind, public))
+    need(ledger in signed and len(set(signed)) == len(signed), "head: not signed by its ledger, each once")
     for entry in bundle.entries:
         path, index, count = [unhex(step) for step in entry.path], entry.seq, int(size)
         node = hashlib.sha256(b"\x00" + unhex(entry.salt, 16) + entry.event.encode()).digest()
-        need(type(index) is int and 0 <= index < count, "beyond the tree")
         while count > 1:  # RFC 6962
             if index ^ 1 < count:
                 other = path.pop(0)
                 node = hashlib.sha256(b"\x01" + (other + node if index % 2 else node + other)).digest()
             index, count = index // 2, (count + 1) // 2
-        need(node == unbase(root) and not path, f"{entry.kind} {entry.seq}: not in the log")
-    say(f"log of {size} leaves, witnesses: {[key.holder for key in signers if key is not ledger]}")
+        need(node == unbase(root) and not path and entry.seq in range(int(size)), "not an event of the log")
+    print(f"log of {int(size)} leaves, signed by {[name for name, _, _ in signed]}")
 
 
-def check_quorum(rule, voted):
-    """`voted` (person: role) are as many persons as `rule` demands, and each of its roles has another."""
+def check_quorum(rule, voted):  # `voted` is person: role. Two at least; each role of the rule has another
     full = all([*voted.values()].count(role) >= rule.roles.count(role) for role in rule.roles)
-    need(full and len(voted) >= rule.quorum, f"no quorum: {voted}")
+    need(full and len(voted) >= max(2, rule.quorum), f"no quorum: {voted}")
 
 
-def verify(bundle, trust, say):
-    """Everything in a bundle, against `trust` ("" for nobody). The receipt in it, or None."""
-    need(set(bundle) == {"version", "head", "keys", "entries"} and bundle.version == 1, "no bundle of ours")
+def check_signers(kind, record, signers, by):  # those that it names, in roles that may, or its quorum
+    held, words = {key.role: key.holder for key in signers}, f"{kind} {record.id}: signed by others"
+    if kind in SINGLE:
+        [key], (roles, field, parent) = signers, SINGLE[kind]
+        signer = sha(unhex(key.public)) if key.role in SERVICES else key.holder
+        author = by[parent][record[parent]][field] if parent else signer
+        need(key.role in roles and signer == record[field] == author, words)
+    elif kind == "policy":
+        check_quorum(parse(record.pack.encode()), {x.holder: x.role for x in signers if x.role in VOTERS})
+    elif kind == "release":
+        need(held == {"gate": held["gate"], "release_engineer": record.requester}, words)
+
+
+def verify(bundle, trust):  # all of a bundle, against `trust` ("" for nobody); its records by kind and id
+    need(set(bundle) == {"version", "head", "keys", "entries"} and sha(bundle.version) == sha(1), "no bundle")
     kinds, places = [entry.kind for entry in bundle.entries], [entry.seq for entry in bundle.entries]
-    need(set(kinds) <= CARRIED and places == sorted(set(places)), "other kinds, or out of order")
+    need(places == sorted(set(places)) and {*map(type, places)} <= {int}, "not in the order of the ledger")
     need(kinds.count("release") + kinds.count("handling") == 1 >= kinds.count("receipt"), "not one decision")
-    need(bool(bundle["keys"]) is ("trust-root" not in kinds), "service keys come from one place only")
-    root, keys, known, by = None, {}, [], {kind: {} for kind in CARRIED}
+    need((bundle["keys"] == "") is ("trust-root" in kinds), "service keys come from one place only")
+    root, keys, names, by = None, [], [], {kind: {} for kind in ("policy", "release", "halt", *SINGLE)}
     if bundle["keys"]:  # no trust root: the operator says which keys are the server's and the ledger's
-        said, roles = peek(bundle["keys"]), {"operator": "gate", "server": "server", "ledger": "ledger"}
-        named = {sha(unhex(said[name])): (said[name], role) for name, role in roles.items()}
-        keys = {i: Table(public=public, holder=role, role=role) for i, (public, role) in named.items()}
-        known = [said.operator, sha(unhex(said.operator))]
-        need(len(keys) == len(said) == 3, "service keys")
-        unseal(bundle["keys"], "keys", {known[1]: keys[known[1]]})
+        said = parse(unbase(parse(bundle["keys"].encode()).payload))
+        keys = [Table(public=said[name], holder=name, role=role) for name, role in OPERATED.items()]
+        unseal(bundle["keys"], "keys", keys[:1])
+        need(len(said) == len(set(said.values())) == 3, "service keys")
+        names = [said.operator, sha(unhex(said.operator))]
     for entry in sorted(bundle.entries, key=lambda entry: entry.kind == "handling"):  # may precede the root
         need(set(entry) == {"kind", "seq", "envelope", "event", "salt", "path"}, "an entry is malformed")
         kind, event = entry.kind, parse(entry.event.encode())
-        says = {"kind": "receipt"} if kind == "receipt" else {"kind": "record", "record": kind}
-        says |= {"seq": entry.seq, "digest": sha(entry.envelope.encode())}
+        says = {"kind": "receipt" if kind == "receipt" else "record", "digest": sha(entry.envelope.encode())}
         if kind == "trust-root":
             root = next_root(root, entry.envelope)
-            known, keys = [*known, sha(root)], {sha(unhex(key.public)): key for key in root["keys"]}
+            keys, names = root["keys"], [*names, sha(root)]
         else:
             record, signers = unseal(entry.envelope, kind, keys)
+            check_signers(kind, record, signers, by)
             need(all(record.id not in table for table in by.values()), f"{kind} {record.id}: twice")
-            record.logged, record.signers, record.keys_then = (entry.seq, event.time), signers, keys
-            held, here = {key.role: key.holder for key in signers}, f"{kind} {record.id}: signed by others"
-            if kind in SINGLE:
-                [key], (roles, field, parent) = signers, SINGLE[kind]
-                signer = sha(unhex(key.public)) if key.role in SERVICES else key.holder
-                author = by[parent][record[parent]][field] if parent else signer
-                need(key.role in roles and signer == record[field] == author, here)
-            elif kind == "policy":
-                voters = {key.holder: key.role for key in signers if key.role in VOTERS}
-                check_quorum(parse(record.pack.encode()), voters)
-            elif kind == "release":
-                need(held == {"gate": held["gate"], "release_engineer": record.requester}, here)
+            record.entry, record.at, record.role = entry, event.time, signers[0].role
             by[kind][record.id] = record
-            if kind == "handling":
+            need(kind != "evidence" or not by["release"], "evidence that came after the release")
+            need(kind == "handling" or record.deployment == (names[0] if root else ""), "another deployment")
+            if kind == "handling":  # its event has no digest
                 says = {name: record[name] for name in ("family", "tier", "root")}
-                says |= {"kind": "weights.registered", "decision": record.id, "seq": entry.seq}
-            else:
-                need(record.deployment == (known[0] if root else ""), f"{kind}: of another deployment")
-                says["id"] = record.id
-        timed = type(event.time) in (int, float)
+                says |= {"kind": "weights.registered", "decision": record.id}
+            if kind == "release":
+                check_release(record, keys, by)
+        timed = type(event.time) in (int, float) and event.seq == entry.seq
         need(timed and says.items() <= event.items(), f"{kind} {entry.seq}: its event is another's")
-    need(not trust or trust in known, "this is not the deployment that is trusted here")
-    check_log(bundle, keys, say)
-    say(f"trust root: {'DRILL ' * root.drill}{root.name} {known[0]}" if root else f"operator: {known[0]}")
-    for kind, check in (("release", check_release), ("receipt", check_receipt)):
-        for record in by[kind].values():
-            check(record, by, say)
-    return next(iter(by["receipt"].values()), None)
+    need(trust in ("", *names), "this is not the deployment that is trusted here")
+    print(f"{'DRILL ' if root.drill else ''}{root.name!a} {names[0]}" if root else f"operator {names[0]}")
+    check_log(bundle, keys)
+    return by
 
 
-def check_release(release, by, say):
-    """A release: what its policy demands of its life, evidence, verdicts and votes."""
-    subject, (seq, at) = release.subject, release.logged
+def check_release(release, keys, by):  # what its policy demands of life, evidence, verdicts and votes
+    subject, at = release.subject, release.at
     packs = [record.pack.encode() for record in by["policy"].values()]
     pack = next(parse(pack) for pack in packs if sha(pack) == subject.policy)
     rule = next(rule for rule in pack.stages if rule.stage == subject.stage)
     need(at < release.expires_at <= at + rule.release_days * DAY + TOLERANCE, "the release lives too long")
-    found = sorted(map(sha, by["evidence"].values()))
+    found, runs = sorted(map(sha, by["evidence"].values())), {}
     need(sha(found) == subject.evidence and set(release.evidence) == set(by["evidence"]), "other evidence")
     for piece in by["evidence"].values():
-        plan = by["plan"][piece.plan]
+        plan, earlier = by["plan"][piece.plan], runs.get(piece.plan, [])
         same = all(plan[x] == piece[x] for x in ("root", "profile", "suite_digest", "harness"))
         about = piece.root == subject.root and piece.profile in (subject.profile, "none")
-        need(same and about and piece.logged[0] < seq, f"evidence {piece.id}: not as planned")
+        need(same and about and piece.look == len(earlier) + 1 <= plan.looks, "evidence: not as planned")
+        runs[plan.id] = [*earlier, piece]
     need(set(rule.domains) <= set(release.verdicts), "a domain has no verdict")
     for name, code in release.verdicts.items():
-        check_domain(name, code, rule, pack, by, at)
-    voted, enrolled = {}, [(key.holder, key.role) for key in release.keys_then.values()]
-    withdrawn = {record.vote for record in by["withdrawal"].values() if record.logged[0] < seq}
-    standing = {vote.id for vote in by["vote"].values() if vote.logged[0] < seq} - withdrawn
-    for vote in [by["vote"][name] for name in release.votes]:
-        role, young = vote.signers[0].role, at < vote.logged[1] + rule.vote_days * DAY
+        check_domain(name, code, rule, pack, [(by["plan"][x], runs[x][-1]) for x in runs], at)
+    withdrawn, voted = {record.vote for record in by["withdrawal"].values()}, {}
+    standing = {vote.id: vote for vote in by["vote"].values() if vote.id not in withdrawn}
+    for vote in [standing[name] for name in release.votes]:
         approves = vote.choice == "approve" and vote.subject == subject and vote.person != release.requester
-        need(approves, f"vote {vote.id}: not for this release, or by who asked for it")
-        need(young and vote.id in standing and (vote.person, role) in enrolled, f"{vote.id}: not standing")
-        voted[vote.person] = role
-    for vote in [by["vote"][name] for name in standing]:
+        enrolled = (vote.person, vote.role) in [(key.holder, key.role) for key in keys]
+        need(approves and enrolled and at < vote.at + rule.vote_days * DAY, f"{vote.person}: no such vote")
+        voted[vote.person] = vote.role
+    for vote in standing.values():
         later = STAGES.index(vote.subject.stage) > STAGES.index(subject.stage)
         need(vote.choice != "veto" or later or vote.subject.root != subject.root, f"{vote.person}: veto")
     check_quorum(rule, voted)
-    say(f"release {release.id} under {pack.name} {pack.version}: {release.verdicts}, votes {voted}")
+    print(f"{release.id!a} under {pack.name!a} {pack.version!a}: {release.verdicts}, votes {voted}")
 
 
-def lower_tail(k, n, rate):
-    """P(at most `k` of `n`) at `rate`: below alpha, the exact (Clopper-Pearson) upper bound is below it."""
-    if n == 0 or rate <= 0 or k >= n or rate >= 1:
-        return 0.0 if 0 <= k < n and rate >= 1 else 1.0
-    ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
-    terms = [way + i * math.log(rate) + (n - i) * math.log1p(-rate) for i, way in enumerate(ways)]
-    return math.fsum(map(math.exp, terms))
-
-
-def check_domain(name, code, rule, pack, by, at):
-    """A domain is ruled out where it must be: the bound of complete and fresh samples lies below its bar."""
+def check_domain(name, code, rule, pack, runs, at):  # bounds of complete, fresh samples lie below its bar
     domain = next(domain for domain in pack.domains if domain.name == name)
-    suites, limit = domain.suites, domain.alert - domain.margin
+    suites, limit, fresh = domain.suites, domain.alert - domain.margin, set()
     if code == "RULED_OUT_BY_PRECURSOR":
-        own = [by["plan"][piece.plan].suite for piece in by["evidence"].values()]
-        need(not set(own) & set(suites), f"{name} has evidence of its own")
+        need(not {plan.suite for plan, _ in runs} & set(suites), f"{name} has evidence of its own")
         suites, limit = [domain.precursor], domain.precursor_alert
     elif code != "RULED_OUT":
         need((code == "RULED_IN" and rule.ruled_in_level) or name not in rule.domains, f"{name}: {code}")
         return
-    fresh, pieces = {suite: False for suite in suites}, reversed(by["evidence"].values())
-    last = {piece.plan: piece.samples for piece in sorted(pieces, key=lambda piece: piece.look)}
-    for plan in [by["plan"][name] for name in last if by["plan"][name].suite in suites]:
-        young = at <= plan.logged[1] + domain.max_age_days * DAY
+    p = Decimal(min(limit, 1))  # tail < alpha: the exact (Clopper-Pearson) upper bound is below this rate
+    for plan, last in [run for run in runs if run[0].suite in suites]:
+        young = at <= plan.at + domain.max_age_days * DAY
         for way in plan.elicitations:
-            outcomes = [sample.outcome for sample in last[plan.id] if sample.elicitation == way]
-            n, complete = len(outcomes), len(outcomes) == plan["items"]
-            below = lower_tail(n - outcomes.count("failure"), n, limit) < (1 - pack.confidence) / plan.looks
-            need(below if complete else not young, f"{name} is not ruled out by {plan.suite}, {way}")
-            fresh[plan.suite] |= young
-    need(fresh and all(fresh.values()), f"{name}: no fresh evidence from each of {suites}")
+            samples = [sample for sample in last.samples if sample.elicitation == way]
+            k, n = sum(x.outcome != "failure" for x in samples), len({x.id for x in samples})
+            tail = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+            below = n == len(samples) and limit > 0 and tail < (1 - pack.confidence) / plan.looks
+            need(below if n == plan["items"] else not young, f"{name}: not ruled out by {plan.suite}, {way}")
+            fresh |= {plan.suite} if young else set()
+    need(all(suites) and fresh == set(suites) != set(), f"{name}: no fresh evidence from each of {suites}")
 
 
-def check_receipt(receipt, by, say):
-    """A receipt rests on the decision in the bundle, in its time, for its weights, profile and purpose."""
+def check_receipt(receipt, by):  # it rests on the decision, in its time, for its weights, profile and purpose
     [decision] = [*by["release"].values(), *by["handling"].values()]
-    about = decision.get("subject", decision)
-    if by["release"]:
-        halts = [halt.logged[0] for halt in by["halt"].values() if halt.release == decision.id]
-        in_time = receipt.time < decision.expires_at and all(receipt.leaf < halt for halt in halts)
-        need(in_time, "receipt: after the release had ended, or asked after its halt")
-    same = all(receipt[name] == about[name] for name in ("family", "tier", "root"))
-    need(same and receipt.profile == about.get("profile", "none"), "receipt: other weights or profile")
-    need(receipt.decision == decision.id and receipt.purpose in about.purposes, "receipt: another decision")
-    need(decision.logged[0] < receipt.logged[0], "receipt: older than its decision")
-    need(abs(receipt.time - receipt.logged[1]) <= TOLERANCE, "receipt: its time is not the ledger's")
-    say(f"receipt: {receipt.tier} ({receipt.asked} was asked) {receipt.root} under {receipt.profile}")
+    about = decision.subject if by["release"] else Table(decision, profile="none")
+    same = all(receipt[name] == about[name] for name in ("family", "tier", "root", "profile"))
+    need(same and receipt.purpose in about.purposes, "receipt: other weights, profile or purpose")
+    need(receipt.decision == decision.id and decision.entry.seq < receipt.entry.seq, "receipt: no decision")
+    need(abs(receipt.time - receipt.at) <= TOLERANCE, "receipt: its time is not the ledger's")
+    need(receipt.time < decision.get("expires_at", math.inf), "receipt: after the release had ended")
+    need(all(receipt.leaf < x.entry.seq for x in by["halt"].values() if x.release == decision.id), "halted")
+    print(f"receipt: {receipt.tier!a} ({receipt.asked!a} asked) {receipt.root!a} under {receipt.profile!a}")
 
 
-def check_document(document, receipt, prompt, answer):
-    """What stands around a bundle says the same; its opening belongs, and opens prompt and answer (bytes)."""
-    own = next(entry for entry in document.bundle.entries if entry.kind == "receipt")
-    opening, value = document.opening, document.opening.value
-    said = {
-        "id": receipt.id,
-        "status": "logged",
-        "receipt": own.envelope,
-        "leaf": own.seq,
-        "opening": opening,
-    }
-    said |= {"event": own.event, "salt": own.salt, "inclusion": own.path, "bundle": document.bundle}
-    need(document == said and isinstance(value, dict) and len(opening) == 4, "document and bundle differ")
-    salts = {name: unhex(opening[name], 16) for name in ("prompt", "answer", "parameters")}
-    need(sha(salts["parameters"] + canonical(value).encode()) == receipt.parameters, "not its opening")
-    if prompt is not None:  # token ids, messages, or a request with messages of plain text
-        asked = json.loads(prompt)
-        asked = asked["messages"] if isinstance(asked, dict) else asked
-        tokens = all(isinstance(item, int) for item in asked)
-        data = b"".join(n.to_bytes(4, "little") for n in asked) if tokens else canonical(asked).encode()
-        need(
-            sha(salts["prompt"] + data) == (receipt.prompt if tokens else value["messages"]), "another prompt"
-        )
-    texts = [] if answer is None else [answer, answer.removesuffix(b"\n")]
-    need(not texts or receipt.answer in [sha(salts["answer"] + text) for text in texts], "another answer")
+def judge(data, trust="", prompt=None, answer=None):  # a document, or a bundle alone; raises what is wrong
+    document = parse(data, 32 << 20)
+    by = verify(document.get("bundle", document), trust)
+    for receipt in by["receipt"].values():
+        check_receipt(receipt, by)
+    if "bundle" in document or (prompt, answer) != (None, None):  # a bundle alone opens neither
+        [receipt], opening = by["receipt"].values(), document.opening
+        parts = {"receipt": "envelope", "leaf": "seq", "event": "event", "salt": "salt", "inclusion": "path"}
+        said = {name: receipt.entry[part] for name, part in parts.items()} | {"id": receipt.id}
+        said |= {"status": "logged", "bundle": document.bundle, "opening": opening}
+        need(sha(document) == sha(said) and len(opening) == 4, "document and bundle differ")
+        asked = prompt and canonical(json.loads(prompt)["messages"]).encode()
+        given = {"parameters": canonical(opening.value).encode(), "prompt": asked, "answer": answer}
+        digests = {**receipt, "prompt": opening.value.get("messages")}
+        for name, text in given.items():
+            salt = unhex(opening[name], 16)
+            found = [] if text is None else [sha(salt + text), sha(salt + text.removesuffix(b"\n"))]
+            need(not found or digests[name] in found, f"another {name}")
+    return "verified" if trust else "consistent, untrusted"
 
 
-def trusted(text):
-    """64 hex digits from what `--trust` names."""
+def trusted(text):  # 64 hex digits from what `--trust` names
     data = Path(text).read_bytes().strip() if Path(text).exists() else text.encode()
     if data.startswith(b"-----BEGIN"):
         return load_pem_public_key(data).public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-    return sha(peek(data.decode())) if data.startswith(b"{") else unhex(data.decode()).hex()
-
-
-def judge(data, trust="", prompt=None, answer=None):
-    """(status, steps) of the bytes of a document or bundle."""
-    steps = []
-    try:
-        document = parse(data, 32 << 20)
-        receipt = verify(document.get("bundle", document), trust, steps.append)
-        if "bundle" in document or (prompt, answer) != (None, None):  # a bundle alone opens neither
-            check_document(document, receipt, prompt, answer)
-    except Exception as error:
-        return "broken", [*steps, f"BROKEN: {type(error).__name__} {error}"]
-    return "verified" if trust else "consistent, untrusted", steps
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Verify a receipt or bundle of Mythopoeia.")
-    for name in ("file", "--trust", "--prompt", "--answer"):
-        parser.add_argument(name)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    given = [Path(path).read_bytes() if path else None for path in (args.prompt, args.answer)]
-    trust = trusted(args.trust) if args.trust else ""
-    status, steps = judge(Path(args.file).read_bytes().removesuffix(b"\n"), trust, *given)
-    print(json.dumps({"status": status, "steps": steps}) if args.json else "\n".join([*steps, status]))
-    return {"verified": 0, "broken": 1}.get(status, 5)
+    if not data.startswith(b"["):
+        return sha(unbase(parse(data).payload)) if data.startswith(b"{") else unhex(data.decode()).hex()
+    roots = [None]
+    for envelope in json.loads(data):  # a chain of trust roots, whose first version names the deployment
+        roots.append(next_root(roots[-1], unbase(envelope).decode()))
+    return sha(roots[1])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description="Verify a receipt or bundle of Mythopoeia.")
+    for name in ("file", "--prompt", "--answer"):
+        parser.add_argument(name, type=lambda path: Path(path).read_bytes())
+    parser.add_argument("--trust", type=trusted)
+    args = parser.parse_args()
+    try:
+        print(judge(args.file.removesuffix(b"\n"), args.trust or "", args.prompt, args.answer))
+    except Exception as error:
+        raise SystemExit(f"broken: {error!a}") from None
+    raise SystemExit(0 if args.trust else 5)

@@ -22,7 +22,7 @@ from mythos.records.release import Choice
 from mythos.records.signed import KINDS, digest, from_plain, seal
 from mythos.records.trust import Key, Person, Role, TrustRoot
 from tests.gate.town import STAFF, VOTERS, Town
-from tests.receipts.world import SCRIPT, Forge, alone, answered, both, changed, document, new_town
+from tests.receipts.world import SCRIPT, Forge, alone, answered, both, changed, document, judged, new_town
 
 
 @pytest.fixture(scope="module")
@@ -325,10 +325,10 @@ def test_every_byte_counts_and_both_verifiers_agree(town, good):
 
 
 def test_prompt_and_answer_open_for_their_caller(good, town):
-    assert alone.judge(good, "", b"[5, 6, 7]", b"Paris.\n")[0] == UNTRUSTED
-    assert alone.judge(good, "", b"[]", None)[0] == BROKEN
-    assert alone.judge(good, "", b'[{"role": "user", "content": "x"}]', None)[0] == BROKEN
-    assert alone.judge(good, "", None, b"London.")[0] == BROKEN
+    asked, other = b'{"messages": []}', b'{"messages": [{"role": "user", "content": "x"}]}'
+    assert judged(good, "", asked, b"Paris.")[0] == judged(good, "", asked, b"Paris.\n")[0] == UNTRUSTED
+    for prompt, answer in ((other, None), (b"[]", None), (b"", None), (None, b"London."), (None, b"")):
+        assert judged(good, "", prompt, answer)[0] == BROKEN
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 5.0, 1e21, 1e-7, 1.5e-7, 0.1, 1234.789, 1e300, 5e-324, -2.5e20])
@@ -346,7 +346,7 @@ def test_canonical_forms_agree():
     assert alone.canonical(table).encode() == canonical(table)
 
 
-MOST_LINES = 360  # the aim is 300
+MOST_LINES = 300  # an auditor reads it in one sitting
 
 
 def test_the_script_is_short_and_stands_alone():

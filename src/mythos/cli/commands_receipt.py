@@ -14,7 +14,7 @@ Trust = Annotated[
     str | None,
     typer.Option(
         metavar="ROOT",
-        help="Whom you trust, from elsewhere than FILE: 64 hex digits, a signed trust root, or a PEM key.",
+        help="Whom you trust, from elsewhere than FILE: 64 hex digits, signed trust roots, or a PEM key.",
     ),
 ]
 

@@ -11,6 +11,7 @@ cannot show is that something did *not* happen: a veto or halt left out is found
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mythos.records import dsse
-from mythos.records.canonical import RecordError, canonical, parse_canonical
+from mythos.records.canonical import RecordError, canonical, parse, parse_canonical
 from mythos.records.clock import TOLERANCE
 from mythos.records.decision import Handling, is_root, open_handling
 from mythos.records.errors import MythosError
 from mythos.records.evidence import Evidence, Outcome, Plan
-from mythos.records.note import LOG, WITNESS, TreeHead, Verifier, open_note, parse_head
+from mythos.records.note import LOG, WITNESS, TreeHead, Verifier, decode, open_note, parse_head
 from mythos.records.policy import PolicyPack, StageRule
 from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code
@@ -143,7 +144,11 @@ def bundle_json(bundle: Bundle) -> bytes:
 
 
 def trust_named(text: bytes) -> str:
-    """What a reader trusts, as 64 hex digits, from that, a signed trust root, or a PEM public key."""
+    """What a reader trusts, as 64 hex digits, from that, a PEM public key, or signed trust roots.
+
+    A single trust root is known by its digest. Of a chain, a JSON list in base64 as `mythos trust show --out`
+    writes it, each must follow the one before; the first names the deployment.
+    """
     data = text.strip()
     if is_root(data.decode("ascii", "replace")):
         return data.decode()
@@ -156,10 +161,16 @@ def trust_named(text: bytes) -> str:
             key = None
         if isinstance(key, Ed25519PublicKey):
             return key.public_bytes_raw().hex()
+    elif data.startswith(b"["):
+        roots: list[TrustRoot] = []
+        for envelope in map(str, parse(data, MAX_BUNDLE)):
+            roots.append(_next_root(roots[-1] if roots else None, decode(envelope, "trust root")))
+        if roots:
+            return digest(roots[0])
     else:
         root = from_plain(TrustRoot, dsse.peek(data))
         return digest(_next_root(None, data) if root.version == 1 else root)  # later ones are hash-chained
-    raise RecordError("neither a digest, a signed trust root nor an Ed25519 public key")
+    raise RecordError("neither a digest, an Ed25519 public key, a signed trust root nor a chain of them")
 
 
 def verify_bundle(data: bytes, trust: str = "") -> Report:
@@ -312,10 +323,11 @@ def _open(entry: Entry, event: Mapping[str, Any], chain: Chain) -> None:
     match record:
         case PolicyActivation():
             pack = from_plain(PolicyPack, parse_canonical(record.pack.encode()))
-            signed = {key.holder: key.role for key in keys if key.role in VOTERS}
-            _need(len(signed) >= pack.quorum, f"{here}: {len(signed)} persons signed, {pack.quorum} must")
+            signed, least = {key.holder: key.role for key in keys if key.role in VOTERS}, max(2, pack.quorum)
+            _need(len(signed) >= least, f"{here}: {len(signed)} persons signed, {least} must")
             _need(covers(pack.roles, list(signed.values())), f"{here}: a role of its quorum is missing")
-            chain.packs[hashlib.sha256(record.pack.encode()).hexdigest()] = pack
+            if chain.release is None:  # a later one says nothing about it
+                chain.packs[hashlib.sha256(record.pack.encode()).hexdigest()] = pack
         case Plan():
             chain.roles[record.id] = _by(here, keys, EVALUATORS, record.evaluator)
             chain.plans[record.id] = record
@@ -437,8 +449,12 @@ def _release(release: Release, chain: Chain) -> Iterator[str]:
     _need(not missing, f"{here}: evidence is missing, or here without being named")
     found = hashlib.sha256(canonical(sorted(chain.digests[name] for name in chain.evidence))).hexdigest()
     _need(found == subject.evidence, f"{here}: this is other evidence than was voted on")
+    looks: Counter[str] = Counter()
     for evidence in chain.evidence.values():
         plan = chain.plans[evidence.plan]
+        looks[plan.id] += 1
+        counted = evidence.look == looks[plan.id] <= plan.looks
+        _need(counted, f"evidence {evidence.id}: look {evidence.look} is not the next of {plan.looks}")
         fields = ("root", "profile", "suite_digest", "harness")
         same = all(getattr(plan, name) == getattr(evidence, name) for name in fields)
         _need(same, f"evidence {evidence.id}: not what its plan promised")
@@ -509,10 +525,11 @@ def _votes(release: Release, rule: StageRule, chain: Chain) -> str:
         about = about and STAGES.index(vote.subject.stage) <= STAGES.index(subject.stage)
         stands = chain.seqs[vote_id] < seq and vote_id not in chain.withdrawn
         _need(not (vote.choice is Choice.VETO and about and stands), f"{here}: {vote.person} has vetoed it")
-    _need(len(voters) >= rule.quorum, f"{here}: {len(voters)} persons approve, {rule.quorum} must")
+    least = max(2, rule.quorum)  # whatever the pack says
+    _need(len(voters) >= least, f"{here}: {len(voters)} persons approve, {least} must")
     _need(covers(rule.roles, list(voters.values())), f"{here}: a role of its quorum is missing")
     names = ", ".join(f"{person} ({role})" for person, role in sorted(voters.items()))
-    return f"votes: {names}; {rule.quorum} needed, {release.requester} asked"
+    return f"votes: {names}; {least} needed, {release.requester} asked"
 
 
 def _receipt(receipt: Receipt, chain: Chain) -> str:
