@@ -1,6 +1,7 @@
 """The house rules, read from the code: floors, torch only where it belongs, light imports, small files."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -206,10 +207,11 @@ def test_no_place_of_one_machine_is_named() -> None:
     assert found == []
 
 
+@functools.cache
 def tier_names() -> set[str]:
     """Names of the tiers of every family file that are names, not sizes."""
     names = {"haiku", "sonnet", "opus", "capybara"}
-    for file in [p for p in ROOT.rglob("families/*.toml") if ".venv" not in p.parts]:
+    for file in (ROOT / "src").rglob("families/*.toml"):
         names |= {t["name"] for t in tomllib.loads(file.read_text()).get("tiers", []) if isinstance(t, dict)}
     return {name for name in names if name.isalpha()}
 
