@@ -17,6 +17,9 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile pyproject.toml --group build --universal --fork-strategy fewest --generate-hashes \
 	--no-emit-package torch --custom-compile-command "make lock" --quiet
 
+# One process for each processor, up to four, each with the tests of whole files. ARGS=-n0 runs all in one.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help up test test-all test-clients mutate lint format bench bench-peers bench-lock lock clean setup-run setup-dev
 
 help:
@@ -36,7 +39,7 @@ up: setup-run
 	@$(IN) exec $(BIN)/mythos up $(ARGS)
 
 test: setup-dev
-	@$(IN) $(BIN)/python -m pytest $(ARGS)
+	@$(IN) $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-all: setup-dev
 	@$(IN) $(BIN)/python -m pytest -m "" $(ARGS)

