@@ -1,5 +1,6 @@
 """May this subject be released? One pure function over the state; and which releases stand at a moment."""
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -95,7 +96,10 @@ def check(
 
 def evidence_root(pieces: Iterable[Evidence]) -> str:
     """SHA-256 of the canonical JSON list of the digests of these records, sorted."""
-    return hashlib.sha256(canonical(sorted(digest(piece) for piece in pieces))).hexdigest()
+    return hashlib.sha256(canonical(sorted(_digest_of(piece) for piece in pieces))).hexdigest()
+
+
+_digest_of = functools.lru_cache(maxsize=256)(digest)  # asked for at every look, of records that never change
 
 
 def audience_id(audience: AudienceClass) -> str:
