@@ -111,8 +111,8 @@ def next_root(old, envelope):
     fit = all((key.holder in people) is not (key.role in SERVICES) for key in new["keys"])
     need(fit and set(people) <= {key.holder for key in new["keys"]}, "trust root: holders of keys")
     for root in (new, old or new):
-        signed = {key.holder for key in root["keys"] if key.public in {signer.public for signer in signers}}
-        count = len(signed & {person.id for person in root.persons})
+        publics = {signer.public for signer in signers}
+        count = len({key.holder for key in root["keys"] if key.public in publics and key.role in VOTERS})
         need(1 <= root.threshold <= count, "trust root: fewer persons than its threshold signed")
     follows = [old.version + 1, sha(old), old.name, old.drill] if old else [1, "", new.name, new.drill]
     need([new.version, new.previous, new.name, new.drill] == follows, "trust root: does not follow")
