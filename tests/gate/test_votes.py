@@ -122,13 +122,23 @@ def test_who_left_or_changed_role_does_not_count(state, about):
     cast(state, about, *THREE)
     assert state.trust is not None
     stayed = tuple(key for key in KEYS if key.holder != "board-1")
-    moved = Key(next(k.public for k in KEYS if k.holder == "board-1"), "board-1", Role.AUDITOR)
+    moved = Key("ab" * 32, "board-1", Role.AUDITOR)
     state.trust = replace(state.trust, keys=(*stayed, moved))
     assert enrolled(state, "board-1", Role.AUDITOR) and not enrolled(state, "board-1", Role.BOARD)
     assert not enrolled(state, "rso-1", Role.BOARD), "somebody else's role"
+    state.keys = state.trust.public_keys()
     assert counted(state, about).votes == ("vote000", "vote001")
     state.trust = None
     assert not enrolled(state, "rso-1", Role.SCALING)
+
+
+def test_who_is_enrolled_anew_votes_anew(state, about):
+    cast(state, about, *THREE)
+    assert state.trust is not None
+    stayed = tuple(key for key in KEYS if key.holder != "board-1")
+    state.trust = replace(state.trust, keys=(*stayed, Key("ab" * 32, "board-1", Role.BOARD)))
+    state.keys = state.trust.public_keys()
+    assert enrolled(state, "board-1", Role.BOARD) and counted(state, about).votes == ("vote000", "vote001")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The same function decides whether a new record is taken and whether one on disk 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mythos.gate.grants import widens
@@ -172,7 +173,7 @@ def _evidence(state: State, record: Evidence, keys: list[Key], now: float) -> No
 
 def _vote(state: State, record: Vote, keys: list[Key], now: float) -> None:
     key = _by(keys, VOTERS, record.person, "sign in a role that votes")
-    state.votes[record.id] = Cast(record, key.role, now, False)
+    state.votes[record.id] = Cast(record, key.role, key.id, now, False)
 
 
 def _withdrawal(state: State, record: Withdrawal, keys: list[Key], now: float) -> None:
@@ -180,7 +181,7 @@ def _withdrawal(state: State, record: Withdrawal, keys: list[Key], now: float) -
     if record.person != cast.vote.person:
         raise Rejected(Code.NOT_AUTHOR, "only its author takes a vote back")
     _by(keys, VOTERS, record.person, "sign in a role that votes")
-    state.votes[record.vote] = Cast(cast.vote, cast.role, cast.at, True)
+    state.votes[record.vote] = replace(cast, withdrawn=True)
 
 
 def _release(state: State, record: Release, keys: list[Key], now: float) -> None:

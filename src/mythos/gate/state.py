@@ -29,10 +29,11 @@ class Rejected(MythosError):
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A vote on record. `role` is that of the key it was signed with."""
+    """A vote on record. `role` is that of the key it was signed with, `key` its id."""
 
     vote: Vote
     role: Role
+    key: str
     at: float
     withdrawn: bool
 

@@ -30,7 +30,7 @@ def count(state: State, subject: Subject, requester: str, rule: StageRule, now: 
         vote = cast.vote
         if cast.withdrawn or vote.choice is not Choice.APPROVE or vote.person == requester:
             continue
-        if not enrolled(state, vote.person, cast.role):
+        if cast.key not in state.keys:  # who is enrolled anew, under another key, votes anew
             continue
         if vote.subject != subject:
             if _same_but_evidence(vote.subject, subject):
