@@ -60,7 +60,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
-    """`previous` is the digest of the version before, "" in the first. `threshold` counts persons who vote."""
+    """`previous` is the digest of the version before, "" in the first. `threshold` counts voters."""
 
     version: int
     name: str
