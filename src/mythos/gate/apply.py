@@ -14,6 +14,7 @@ from mythos.gate.state import Cast, Rejected, State
 from mythos.gate.votes import signed_by_quorum
 from mythos.records import dsse
 from mythos.records.canonical import RecordError
+from mythos.records.clock import TOLERANCE
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
 from mythos.records.reasons import Code, Verdict
@@ -164,6 +165,8 @@ def _evidence(state: State, record: Evidence, keys: list[Key], now: float) -> No
         raise Rejected(Code.NOT_PREREGISTERED, f"no plan {record.plan} was logged before")
     if state.plans[record.plan].evaluator != record.evaluator or state.signed_as[record.plan] != key.role:
         raise Rejected(Code.SIGNER_NOT_AUTHORISED, "the plan is somebody else's")
+    if record.started < state.at[record.plan] - TOLERANCE:
+        raise Rejected(Code.NOT_PREREGISTERED, "it began before its plan was logged")
     looks = sum(piece.plan == record.plan for piece in state.evidence.values())
     if record.look != looks + 1 or record.look > state.plans[record.plan].looks:
         raise Rejected(Code.LOOKS_EXCEEDED, f"look {record.look} after {looks}")
