@@ -89,6 +89,8 @@ def check(
         found.block(Code.VETOED, f"by {cast.vote.person}")
     for code, detail in votes.reasons:
         found.hold(code, detail)
+    if rollback and not any(_stood(state, release, subject) for release in state.releases.values()):
+        found.block(Code.ROLLBACK_TARGET_INVALID, f"it never stood at {subject.stage}, or was ended there")
     if rollback and found.reasons:
         found.block(Code.ROLLBACK_TARGET_INVALID, "a rollback takes the same road as a release")
     return _answer(found, verdicts, votes, pieces, min(until, now + rule.release_days * DAY))
@@ -132,6 +134,16 @@ def in_force(state: State, release: Release, now: float) -> bool:
         and release.id not in state.fallen
         and release.subject.policy == state.policy
         and state.at[release.id] <= now < release.expires_at
+    )
+
+
+def _stood(state: State, release: Release, subject: Subject) -> bool:
+    """Whether `release` opened this stage for these weights and was not ended before its time."""
+    there = release.subject
+    return release.id not in state.fallen and (there.root, there.profile, there.stage) == (
+        subject.root,
+        subject.profile,
+        subject.stage,
     )
 
 
@@ -230,7 +242,7 @@ def _check_order(
         for release in state.releases.values()
         if (release.subject.root, release.subject.profile) == (subject.root, subject.profile)
         and release.subject.stage is before
-        and (rollback or in_force(state, release, now))
+        and (in_force(state, release, now) or rollback and release.id not in state.fallen)
     ]
     wait = max(rule.after_days, step.after_days) * DAY
     if not opened:
