@@ -88,6 +88,18 @@ def test_who_votes_again_is_not_late(state, about):
     )
 
 
+def test_a_vote_before_a_halt_is_spent(state, about):
+    cast(state, about, *THREE)
+    state.spent = dict.fromkeys(state.votes, T0)
+    found = counted(state, about)
+    assert codes(found.reasons) == [Code.QUORUM_NOT_MET, Code.ROLE_MISSING, Code.HALTED]
+    assert found.votes == () and found.reasons[-1][1].endswith(": board-1, rso-1, safety-1")
+    cast(state, about, "rso-1", "safety-1")
+    assert counted(state, about).reasons[-1][1].endswith(": board-1")
+    cast(state, about, "board-1")
+    assert counted(state, about).reasons == ()
+
+
 def test_a_vote_on_other_evidence_is_named(state, about):
     other = replace(about, evidence="e" * 64)
     cast(state, other, *THREE)

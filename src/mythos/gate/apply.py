@@ -11,7 +11,7 @@ from mythos.gate.grants import widens
 from mythos.gate.policy import lint, pack_digest, pack_from_json
 from mythos.gate.release import against, check, in_force
 from mythos.gate.state import Cast, Rejected, State
-from mythos.gate.votes import signed_by_quorum
+from mythos.gate.votes import same_place, signed_by_quorum
 from mythos.records import dsse
 from mythos.records.canonical import RecordError
 from mythos.records.clock import TOLERANCE
@@ -206,8 +206,13 @@ def _release(state: State, record: Release, keys: list[Key], now: float) -> None
 
 def _halt(state: State, record: Halt, keys: list[Key], now: float) -> None:
     _by(keys, RESTRICTORS, record.by, "sign")
-    _known(state.releases, record.release, "release")
-    state.fallen.setdefault(record.release, (now, Code.HALTED))
+    halted = _known(state.releases, record.release, "release")
+    for release in state.releases.values():  # the same may have been opened twice
+        if release is halted or release.subject == halted.subject and in_force(state, release, now):
+            state.fallen.setdefault(release.id, (now, Code.HALTED))
+    state.spent |= {
+        vote: now for vote, cast in state.votes.items() if same_place(cast.vote.subject, halted.subject)
+    }
 
 
 def _suspension(state: State, record: Suspension, keys: list[Key], now: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mythos.gate.state import State, later, suspended
 from mythos.gate.verdict import DomainVerdict, Run, domain_verdict, safeguard_verdict
-from mythos.gate.votes import DAY, Count, count, enrolled, vetoes
+from mythos.gate.votes import DAY, Count, count, enrolled, same_place, vetoes
 from mythos.records.canonical import canonical
 from mythos.records.evidence import Evidence
 from mythos.records.policy import AudienceClass, PolicyPack, StageRule
@@ -89,7 +89,8 @@ def check(
         found.block(Code.VETOED, f"by {cast.vote.person}")
     for code, detail in votes.reasons:
         found.hold(code, detail)
-    if rollback and not any(_stood(state, release, subject) for release in state.releases.values()):
+    stood = [release.subject for release in state.releases.values() if release.id not in state.fallen]
+    if rollback and not any(same_place(there, subject) for there in stood):
         found.block(Code.ROLLBACK_TARGET_INVALID, f"it never stood at {subject.stage}, or was ended there")
     if rollback and found.reasons:
         found.block(Code.ROLLBACK_TARGET_INVALID, "a rollback takes the same road as a release")
@@ -134,16 +135,6 @@ def in_force(state: State, release: Release, now: float) -> bool:
         and release.id not in state.fallen
         and release.subject.policy == state.policy
         and state.at[release.id] <= now < release.expires_at
-    )
-
-
-def _stood(state: State, release: Release, subject: Subject) -> bool:
-    """Whether `release` opened this stage for these weights and was not ended before its time."""
-    there = release.subject
-    return release.id not in state.fallen and (there.root, there.profile, there.stage) == (
-        subject.root,
-        subject.profile,
-        subject.stage,
     )
 
 

@@ -61,6 +61,7 @@ class State:
     signed_as: dict[str, Role] = field(default_factory=dict)  # plans, evidence: role of its key
     roots: dict[str, tuple[str, str]] = field(default_factory=dict)  # root: family and tier it is known as
     votes: dict[str, Cast] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)  # votes cast before a halt of what they are for
     releases: dict[str, Release] = field(default_factory=dict)
     fallen: dict[str, tuple[float, Code]] = field(default_factory=dict)  # releases that ended before time
     suspensions: dict[str, Suspension] = field(default_factory=dict)  # those in force
