@@ -15,6 +15,7 @@ from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import STAGES, Release, Stage, Subject
 from mythos.records.signed import digest
+from mythos.records.trust import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def runs_for(state: State, subject: Subject) -> list[Run]:
         if plan.root != subject.root or plan.profile not in (subject.profile, NO_PROFILE):
             continue
         pieces = sorted(by_plan.get(plan.id, []), key=lambda piece: piece.look)
-        role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator]
+        role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator].casefold()
         runs.append(Run(plan, tuple(pieces), state.at[plan.id], role, org))
     return runs
 
@@ -252,11 +253,10 @@ def _domains(
     now: float,
 ) -> tuple[tuple[DomainVerdict, ...], float]:
     """The verdict of every domain of the stage, and when the first of them lapses."""
-    assert state.trust is not None
-    developers = frozenset(
-        state.orgs_of[key.holder]
-        for key in state.trust.keys
-        if key.holder in state.orgs_of and state.bound[key.id][1].value != "external_evaluator"
+    developers = frozenset(  # whoever ever held another key: leaving makes nobody independent
+        state.orgs_of[holder].casefold()
+        for holder, role in state.bound.values()
+        if holder in state.orgs_of and role is not Role.EXTERNAL
     )
     broken = [state.at[i.id] for i in state.incidents.values() if i.profile == subject.profile]
     again = [run.planned_at for run in runs if run.plan.profile == subject.profile and run.evidence]
