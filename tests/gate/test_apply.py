@@ -307,7 +307,7 @@ def test_the_worst_reason_refuses_a_release(gate):
     gate.refused(Code.VETOED, release, "gate", "requester-1")
 
 
-@pytest.mark.parametrize("end", ["halt", "veto", "withdrawal", "incident", "evidence", "policy"])
+@pytest.mark.parametrize("end", ["halt", "veto", "withdrawal", "removal", "incident", "evidence", "policy"])
 def test_what_ends_a_release_for_good(gate, end):
     gate.do(gate.ready(), "gate", "requester-1")
     gate.do(replace(gate.state.releases["rel"], id="short", expires_at=T0 + 1), "gate", "requester-1")
@@ -326,6 +326,11 @@ def test_what_ends_a_release_for_good(gate, end):
         code = Code.VETOED
     elif end == "withdrawal":
         gate.do(Withdrawal("w", where, "board-1", "vote-board-1"), "board-1")
+        code = Code.QUORUM_NOT_MET
+    elif end == "removal":
+        stay = [person for person in ROOT.persons if person.id != "board-1"]
+        keys = [key for key in ROOT.keys if key.holder != "board-1"]
+        gate.do(second(gate, persons=tuple(stay), keys=tuple(keys)), *VOTERS[:3])
         code = Code.QUORUM_NOT_MET
     elif end == "incident":
         gate.refused(Code.SIGNER_NOT_AUTHORISED, Incident("i", where, "none", "", "auditor-1"), "auditor-1")

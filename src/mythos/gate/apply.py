@@ -54,7 +54,7 @@ def apply(state: State, seq: int, now: float, envelope: bytes) -> Any:
         record, signers = _opened(state, kind, envelope)
         _HANDLERS[type(record)](state, record, signers, now)
         state.at[record.id] = now
-        _end_what_fell(state, record, now)
+    _end_what_fell(state, record, now)
     state.seq = seq
     return record
 
@@ -291,7 +291,7 @@ def _revocation(state: State, record: Revocation, keys: list[Key], now: float) -
 
 def _end_what_fell(state: State, record: Any, now: float) -> None:
     """After a record that can take something away: releases that no longer hold end, for good."""
-    if not isinstance(record, Evidence | Withdrawal | Vote | Incident | PolicyActivation):
+    if not isinstance(record, TrustRoot | Evidence | Withdrawal | Vote | Incident | PolicyActivation):
         return
     for release in state.releases.values():
         if in_force(state, release, now) and (code := against(state, release, now)):
