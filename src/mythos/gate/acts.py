@@ -142,10 +142,15 @@ def open_release(
     gate: Secret,
     rollback: bool = False,
 ) -> tuple[Release | None, GateAnswer]:
-    """Open a stage if the gate allows it; (None, answer) when it holds or blocks."""
+    """Open a stage if the gate allows it; (None, answer), and the attempt logged, when it holds or blocks."""
+    from mythos.ledger.log import audit
+
     state = load_state(store)
     answer = check(state, about, requester, strategy, clock.now(), rollback)
     if answer.verdict is not Verdict.ALLOW:
+        codes = sorted({str(because.code) for because in answer.reasons})
+        facts = {"verdict": str(answer.verdict), "codes": codes, "policy": state.policy}
+        audit(store, clock, principal, "release", "refused", **facts)
         return None, answer
     record = Release(
         id=new_id("rel"),
