@@ -5,17 +5,14 @@ refusal.
 """
 
 import base64
-import copy
 import json
-import shutil
-import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import sqlalchemy.exc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mythos.gate import acts, bounds
@@ -25,14 +22,15 @@ from mythos.gate.release import GateAnswer
 from mythos.gate.state import Rejected
 from mythos.gate.submit import submit
 from mythos.ledger import heads
-from mythos.ledger.log import leaf_hash
+from mythos.ledger.log import leaf_hash, now_in
 from mythos.ledger.verify import verify as verify_log
 from mythos.ledger.witness import WitnessRefusal, cosign, init_witness
 from mythos.records import dsse
 from mythos.records.canonical import canonical
-from mythos.records.clock import Clock
+from mythos.records.clock import ClockError
 from mythos.records.dsse import SignatureError
 from mythos.records.evidence import Evidence, Judge, Labelled, Outcome, Sample
+from mythos.records.grant import Grant
 from mythos.records.ids import new_id
 from mythos.records.note import LOG, Verifier, open_note
 from mythos.records.principal import OPERATOR
@@ -41,17 +39,23 @@ from mythos.records.signed import digest, payload, payload_type, seal
 from mythos.records.tlog import inclusion_holds, request_text
 from mythos.records.trust import Key, Person, Role
 from mythos.store.db import Store
-from mythos.store.home import Home
-from tests.gate.town import DAY, VOTERS, W1, W2, Town, hexdigest
+from tests.attacks.towns import copied_town
+from tests.gate.town import DAY, VOTERS, W1, W2, hexdigest
 
 ORIGIN = "town.example/log"
-ASKS = {"gate", "request", "load", "copies", "check_log", "check_proof", "witness", "head", "stream_end"}
+ASKS = {
+    "delete",
+    "gate",
+    "request",
+    "load",
+    "copies",
+    "check_log",
+    "check_proof",
+    "witness",
+    "head",
+    "stream_end",
+}
 AUDIENCES = {"early_access": "researchers", "expanded": "enterprises", "general": "public"}
-
-
-def entries(operation: str, step: dict[str, Any]) -> int:
-    """How many entries of the log a refusal of this step must leave: a question leaves none."""
-    return 0 if operation in ASKS else 2 if step.get("twin") else 1
 
 
 @dataclass
@@ -60,6 +64,15 @@ class Said:
 
     word: str
     codes: frozenset[str] = frozenset()
+
+
+def entries(operation: str, step: dict[str, Any], said: Said) -> int:
+    """How many entries of the log a refusal of this step must leave.
+
+    A question leaves none; nor does a list that is answered and does not name what was looked for.
+    """
+    listed = step.get("method") == "GET" and "200" in said.codes
+    return 0 if operation in ASKS or listed else 2 if step.get("twin") else 1
 
 
 @dataclass
@@ -101,8 +114,8 @@ class Adapter:
         self.place = (self.town.store, self.town.clock, OPERATOR)
 
     def attempts(self) -> list[dict[str, Any]]:
-        """What the audit log holds of attempts: those to write that were refused, and all requests."""
-        wanted = 'SELECT event FROM ledger WHERE instr(event, \'"kind":"attempt"\') > 0 ORDER BY seq'
+        """The refused attempts that the audit log holds."""
+        wanted = 'SELECT event FROM ledger WHERE instr(event, \'"outcome":"refused"\') > 0 ORDER BY seq'
         with self.town.store.read() as conn:
             return [json.loads(event) for event in conn.exec_driver_sql(wanted).scalars()]
 
@@ -156,7 +169,6 @@ class Adapter:
         fields: dict[str, Any] | None = None,  # other values of the record
         days: float = 0.0,  # that it began so long ago
         name: str = "evidence",
-        repeat: int = 0,  # so many samples are given twice
         more: int = 0,  # samples beyond the plan
         only: str = "",  # samples of one elicitation alone
     ) -> None:
@@ -172,7 +184,7 @@ class Adapter:
             for i, kind in enumerate(kinds[:first]):
                 cluster = f"c{i * clusters // of.items}" if clusters else f"s{i}"
                 samples.append(Sample(f"s{i}", cluster, kind, elicitation))
-        samples = [s for s in samples if only in ("", s.elicitation)] + samples[:repeat]
+        samples = [s for s in samples if only in ("", s.elicitation)]
         other = dict(fields or {})
         for part in ("root", "harness", "suite_digest", "deployment"):
             if part in other:
@@ -254,10 +266,13 @@ class Adapter:
             envelope["signatures"] = [one, one]
         submit(*self.place, canonical(envelope))
 
-    def op_withdraw(self, vote: str = "vote", signer: str = "safety-1", claiming: str = "") -> None:
-        person = claiming or signer
-        record = Withdrawal(new_id("wd"), self.town.state.deployment, person, self.kept[vote].id)
+    def op_withdraw(
+        self, vote: str = "vote", signer: str = "safety-1", claiming: str = "", name: str = "withdrawal"
+    ) -> None:
+        target = self.kept[vote].id if vote in self.kept else vote
+        record = Withdrawal(new_id("wd"), self.town.state.deployment, claiming or signer, target)
         submit(*self.place, seal(record, self.town.keys[signer]))
+        self.kept[name] = record
 
     def op_release(
         self, name: str = "release", rollback: bool = False, signer: str = "", **about: Any
@@ -345,9 +360,27 @@ class Adapter:
         contractor_of: str = "", signer: str = "rso-1",
     ) -> None:  # fmt: skip
         known = {"jurisdiction": "DE"} if attributes is None else attributes
-        acts.add_organisation(
-            *self.place, org, audience, known, contractor_of, signer, self.town.keys[signer]
+        self.kept["organisation"] = acts.add_organisation(
+            *self.place, org, audience, known, contractor_of, signer, self._secret(signer)
         )
+
+    def op_organisation_raw(self, org: str) -> None:
+        """An organisation under a name that our own program would not write."""
+        where, signer = self.town.state.deployment, "rso-1"
+        table = {"id": org, "deployment": where, "audience": "researchers", "attributes": {}}
+        table |= {"contractor_of": "", "by": signer}
+        self._send("organisation", json.dumps(table, sort_keys=True, separators=(",", ":"),
+                   ensure_ascii=False).encode(), self.town.keys[signer])  # fmt: skip
+
+    def op_grant_raw(self, find: str, replace_with: str) -> None:
+        """A grant whose bytes were edited before signing."""
+        now, where = self.town.now, self.town.state.deployment
+        record = Grant(
+            new_id("grant"), where, "acme-def", self.family, "capybara", "none", Stage.EARLY_ACCESS,
+            ("cyber_defence",), (), now, now + DAY, "", "rso-1",
+        )  # fmt: skip
+        text = payload(record).decode().replace(find, replace_with)
+        self._send("grant", text.encode(), self.town.keys["rso-1"])
 
     def op_grant(
         self, org: str = "acme-def", stage: str = "early_access", purposes: list[str] | None = None,
@@ -356,9 +389,9 @@ class Adapter:
     ) -> None:  # fmt: skip
         now = self.town.now
         self.kept[name] = acts.add_grant(
-            *self.place, org, self.family, tier, self._profile(profile), Stage(stage),
+            *self.place, org, self.family, tier, self.kept.get(profile, profile), Stage(stage),
             purposes or ["cyber_defence"], jurisdictions or [], now + starts * DAY, now + days * DAY,
-            self.kept[parent].id if parent else "", signer, self.town.keys[signer],
+            self.kept[parent].id if parent else "", signer, self._secret(signer),
         )  # fmt: skip
 
     def op_revoke(self, what: str, signer: str = "rso-1") -> None:
@@ -368,7 +401,11 @@ class Adapter:
     def op_request(
         self, org: str = "acme-def", root: str = "W1", purpose: str = "cyber_defence", tier: str = "capybara"
     ) -> Said:
-        now = self.town.clock.now()
+        try:
+            with self.town.store.read() as conn:
+                now = now_in(conn, self.town.clock)
+        except ClockError:
+            return Said("DENY", frozenset({"CLOCK"}))
         found = access(self.town.state, org, self.family, tier, self.roots[root], purpose, now)
         return Said("GRANT") if isinstance(found, Access) else Said("DENY", frozenset({str(found)}))
 
@@ -386,6 +423,15 @@ class Adapter:
                 conn.execute(statement)
         self.restart()
 
+    def op_delete(self, table: str) -> Said:
+        """Delete rows through the product's own connection, triggers in place."""
+        try:
+            with self.town.store.begin() as conn:
+                conn.exec_driver_sql(f"DELETE FROM {table}")
+        except sqlalchemy.exc.IntegrityError:
+            return Said("REFUSED")
+        return Said("OK")
+
     def op_fault(self, point: str = "arithmetic") -> None:
         """A part that is needed to decide does not work: here the bounds are a little off."""
         assert point == "arithmetic"
@@ -395,11 +441,15 @@ class Adapter:
 
     # The log, its heads and witnesses.
 
-    def op_head(self, name: str = "head", tiles: str = "tiles", signer: str = "ledger") -> None:
+    def op_head(self, name: str = "head", tiles: str = "tiles", signer: str = "ledger") -> Said:
         """Sign the log as it stands."""
         place = self.town.home.path / tiles
-        got = heads.publish(self.town.store, self.town.clock, place, ORIGIN, self._secret(signer))
+        try:
+            got = heads.publish(self.town.store, self.town.clock, place, ORIGIN, self._secret(signer))
+        except SignatureError:
+            return Said("SIGNATURE_INVALID")
         self.kept[name] = got
+        return Said("OK")
 
     def op_witness(self, name: str = "cosigned", after: str = "", tiles: str = "tiles") -> Said:
         """A witness of another house is asked for its signature on the last head."""
@@ -497,19 +547,17 @@ class Adapter:
         word, codes = self.serving.streams[name].end()
         return Said(word, frozenset(codes))
 
-    def _profile(self, name: str) -> str:
-        return self.kept.get(name, name)
-
     def _asked(self, about: dict[str, Any]) -> tuple[Any, str, str]:
         """Subject, strategy and requester of a step."""
         stage = about.get("stage", "early_access")
         purposes = tuple(about.get("purposes", ["cyber_defence"]))
+        profile = about.get("profile", "none")
         subject = acts.subject(
             self.town.state,
             self.family,
             about.get("tier", "capybara"),
             self.roots[about.get("root", "W1")],
-            self._profile(about.get("profile", "none")),
+            self.kept.get(profile, profile),
             Stage(stage),
             about.get("audience", AUDIENCES[stage]),
             purposes,
@@ -534,28 +582,6 @@ class Adapter:
 
     def _send(self, kind: str, payload: bytes, secret: Ed25519PrivateKey) -> None:
         submit(*self.place, dsse.sign(payload_type(kind), payload, secret))
-
-
-def copied_town(path: Path, prepare: Callable[[Town], None] | None = None, **setting: Any) -> Town:
-    """A town of its own at `path`: one for each setting is founded, the others are copies of its files."""
-    about = json.dumps([prepare and prepare.__name__, setting], sort_keys=True)
-    if about not in _founded:
-        place = tempfile.TemporaryDirectory(prefix="town-")
-        founded = Town(Path(place.name), **setting)
-        if prepare:
-            prepare(founded)
-        founded.store.close()
-        _founded[about] = founded, place
-    town = copy.copy(_founded[about][0])
-    home, town.home = town.home, Home(path / "home", path / "keys")
-    shutil.copytree(home.path, town.home.path)
-    shutil.copytree(home.keys, town.home.keys)
-    town.store, town.keys = Store.open(town.home), dict(town.keys)
-    town.clock = Clock(system=lambda: town.now)
-    return town
-
-
-_founded: dict[str, tuple[Town, Any]] = {}
 
 
 def judge(by: str, right: int, wrong: int, name: str = "rules-1") -> Judge:

@@ -60,7 +60,7 @@ def refused(gate: Any, operation: str, step: dict[str, Any], got: Any, before: A
     """
     standing, attempts = before
     assert gate.standing() == standing, "a refused step changed the state"
-    written = ADAPTER.entries(operation, step)
+    written = ADAPTER.entries(operation, step, got)
     until = time.monotonic() + 10
     while len(gate.attempts()) < attempts + written and time.monotonic() < until:
         time.sleep(0.01)  # a server writes it down a moment after it has answered

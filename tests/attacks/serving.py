@@ -36,6 +36,7 @@ from tests.serve.test_leaks import blurred
 from tests.tiny import CONFIG, TEMPLATE, TinyHome, tiny_tensors, tiny_tier, tiny_tiers, tiny_tokenizer
 
 TIERS = ("capybara", "opus")
+CATEGORY = "cyber"  # of what the safeguards of these cases look for
 REFUSALS = ("refusal", "content_filter")  # how an answer that tripped ends, in both forms
 
 
@@ -118,7 +119,7 @@ class Serving:
         return "COPY_NOT_REGISTERED" if there else "COPY_GONE" if gone else "OK"
 
     def profile(self, root: str, fallback: str, trips: bool) -> str:
-        one = classifier("cyber", input=ALWAYS) if trips else classifier("cyber")
+        one = classifier(CATEGORY, input=ALWAYS) if trips else classifier(CATEGORY)
         made = profile_for(root, one, fallback=fallback)
         put_profile(self.town.home, made)
         return made.identity
@@ -220,7 +221,7 @@ def verdict(got: httpx.Response, model: str) -> tuple[str, set[str]]:
     named = table.get("model", model)
     codes |= {f"served:{named}", *[end for end in ends if end in REFUSALS]}
     own = named == model and not codes & {*REFUSALS}
-    return ("GRANT" if own else "DENY"), codes
+    return ("GRANT", codes) if own else ("DENY", codes | {CATEGORY})
 
 
 def flipped(path: Path, _: Path) -> None:
@@ -288,6 +289,7 @@ DAMAGE: dict[str, Callable[[Path, Path], object]] = {
     "directory linked": directory_linked,
     "hard link": lambda path, other: os.link(path, path.parent.parent.parent / "second-name"),
     "sparse": sparse,
+    "directory gone": lambda path, other: shutil.rmtree(path.parent),
     "copied aside": lambda path, other: shutil.copytree(path.parent, path.parent.parent / ("f" * 64)),
     "written in plain": lambda path, other: path.with_name("config.json").write_bytes(b"{}"),
 }
