@@ -97,7 +97,7 @@ def next_root(old, envelope):  # a trust root, signed by the threshold of its pe
     need(len({key.public for key in new["keys"]}) == len(new["keys"]), "trust root: one key is listed twice")
     for root in (new, old or new):  # a key counts by what it is in that root
         signed = [key for key in root["keys"] if key.public in [signer.public for signer in signers]]
-        count = len({key.holder for key in signed if key.role not in SERVICES})
+        count = len({key.holder for key in signed if key.role in VOTERS})
         need(1 <= root.threshold <= count, "trust root: fewer persons than its threshold signed")
     follows = [old.version + 1, sha(old), old.name, old.drill] if old else [1, "", new.name, new.drill]
     need([new.version, new.previous, new.name, new.drill] == follows, "trust root: does not follow")

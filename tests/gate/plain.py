@@ -28,6 +28,7 @@ def enrolled_state(pack=HOUSE) -> State:  # noqa: ANN001
     state.packs[state.policy] = pack
     state.orgs_of = dict.fromkeys(STAFF, "town")
     state.bound = {key.id: (key.holder, key.role) for key in KEYS}
+    state.keys = state.trust.public_keys()
     return state
 
 
@@ -45,7 +46,8 @@ def cast(
 ) -> None:
     for person in persons or VOTERS:
         vote = Vote(f"vote{len(state.votes):03}", DEPLOYMENT, person, choice, about, "")
-        state.votes[vote.id] = Cast(vote, STAFF[person], at, False)
+        key = next(key.id for key in KEYS if key.holder == person)
+        state.votes[vote.id] = Cast(vote, STAFF[person], key, at, False)
         state.at[vote.id] = at
 
 

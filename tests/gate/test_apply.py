@@ -307,7 +307,7 @@ def test_the_worst_reason_refuses_a_release(gate):
     gate.refused(Code.VETOED, release, "gate", "requester-1")
 
 
-@pytest.mark.parametrize("end", ["halt", "veto", "withdrawal", "incident", "evidence", "policy"])
+@pytest.mark.parametrize("end", ["halt", "veto", "withdrawal", "removal", "incident", "evidence", "policy"])
 def test_what_ends_a_release_for_good(gate, end):
     gate.do(gate.ready(), "gate", "requester-1")
     gate.do(replace(gate.state.releases["rel"], id="short", expires_at=T0 + 1), "gate", "requester-1")
@@ -327,6 +327,11 @@ def test_what_ends_a_release_for_good(gate, end):
     elif end == "withdrawal":
         gate.do(Withdrawal("w", where, "board-1", "vote-board-1"), "board-1")
         code = Code.QUORUM_NOT_MET
+    elif end == "removal":
+        stay = [person for person in ROOT.persons if person.id != "board-1"]
+        keys = [key for key in ROOT.keys if key.holder != "board-1"]
+        gate.do(second(gate, persons=tuple(stay), keys=tuple(keys)), *VOTERS[:3])
+        code = Code.QUORUM_NOT_MET
     elif end == "incident":
         gate.refused(Code.SIGNER_NOT_AUTHORISED, Incident("i", where, "none", "", "auditor-1"), "auditor-1")
         gate.do(Incident("i", where, "none", "", "evaluator-1"), "evaluator-1")
@@ -341,6 +346,23 @@ def test_what_ends_a_release_for_good(gate, end):
         assert gate.state.policy != gate.state.releases["rel"].subject.policy
         return
     assert gate.state.fallen == {"rel": (T0 + DAY, code)}, "not the one whose time was over"
+
+
+def test_a_halt_ends_its_twin_and_spends_the_votes(gate):
+    release = gate.do(gate.ready(), "gate", "requester-1")
+    twin = gate.do(replace(release, id="twin"), "gate", "requester-1")
+    for n, other in enumerate(({"stage": Stage.EXPANDED}, {"profile": "strict"}, {"root": W2})):
+        vote = gate.vote(f"other-{n}", "rso-1")
+        gate.do(replace(vote, subject=replace(vote.subject, **other)), "rso-1")
+    voted = {vote for vote, cast in gate.state.votes.items() if not vote.startswith("other")}
+    gate.do(Halt("h", gate.where, "rel", "", "safety-1"), "safety-1")
+    assert gate.state.fallen == dict.fromkeys(("rel", twin.id), (gate.now, Code.HALTED))
+    assert gate.state.spent == dict.fromkeys(voted, gate.now)
+    gate.refused(Code.QUORUM_NOT_MET, replace(release, id="again"), "gate", "requester-1")
+    names = tuple(f"new-{who}" for who in VOTERS)
+    for name, who in zip(names, VOTERS, strict=True):
+        gate.do(gate.vote(name, who), who)
+    gate.do(replace(release, id="again", votes=tuple(sorted(names))), "gate", "requester-1")
 
 
 def test_newer_approvals_and_better_evidence_end_nothing(gate):

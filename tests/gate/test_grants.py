@@ -200,6 +200,53 @@ def test_suspensions(state, tier, where, hit):
     assert suspended(state, "other", {"jurisdiction": "FR"}) is None or not tier
 
 
+@pytest.mark.parametrize(
+    ("known", "hit"),
+    [
+        ("DE", True),
+        ("de", True),
+        (" De ", True),
+        ("\uff24\uff25", True),
+        ("", True),
+        (" ", True),
+        ("D E", False),
+    ],
+)
+def test_a_suspension_is_read_widely(state, known, hit):
+    organisation(state, "acme", jurisdiction=known)
+    granted(state)
+    suspend(state, "Capybara", jurisdiction="De")
+    assert (asked(state) is Code.SUSPENDED) is hit
+
+
+def test_a_contractor_is_suspended_with_its_principal(state):
+    organisation(state, "sub", of="acme", jurisdiction="FR")
+    organisation(state, "below", of="sub", jurisdiction="FR")
+    first = granted(state)
+    second = granted(state, "sub", parent=first.id)
+    granted(state, "below", parent=second.id)
+    suspend(state, jurisdiction="FR")
+    assert isinstance(asked(state), Access)
+    assert asked(state, org="sub") is asked(state, org="below") is Code.SUSPENDED
+    state.suspensions.clear()
+    suspend(state, jurisdiction="DE")
+    assert asked(state) is asked(state, org="sub") is asked(state, org="below") is Code.SUSPENDED
+    state.suspensions.clear()
+    assert all(isinstance(asked(state, org=org), Access) for org in ("acme", "sub", "below"))
+
+
+def test_a_contractor_is_served_where_its_principal_is(state):
+    organisation(state, "shop", "enterprises", jurisdiction="DE")
+    organisation(state, "sub", of="shop", jurisdiction="DE")
+    parent = granted(state, "shop", jurisdictions=("DE",))
+    granted(state, "sub", parent=parent.id, jurisdictions=("DE",))
+    assert asked(state, org="shop") is asked(state, org="sub") is Code.NOT_GRANTED, "not yet its class"
+    opened(state, a_subject(state, Stage.EXPANDED))
+    assert isinstance(asked(state, org="shop"), Access) and isinstance(asked(state, org="sub"), Access)
+    organisation(state, "shop", "enterprises", jurisdiction="FR")
+    assert asked(state, org="shop") is asked(state, org="sub") is Code.NOT_GRANTED, "not its jurisdiction"
+
+
 def test_what_is_known_of_an_organisation(state):
     assert known_attributes(state, "acme") == {"jurisdiction": "DE", "org": "acme", "audience": "researchers"}
     assert known_attributes(state, "stranger") == {}

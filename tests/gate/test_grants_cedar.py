@@ -118,6 +118,10 @@ def policies(state: State) -> str:
         if grant.jurisdictions:
             places = ", ".join(map(quoted, grant.jurisdictions))
             base.append(f"principal has jurisdiction && [{places}].contains(principal.jurisdiction)")
+        for g in chain[1:]:  # its principal must fit as well
+            place = state.organisations[g.org].attributes.get("jurisdiction", "")
+            if g.jurisdictions:
+                base.append(f"[{', '.join(map(quoted, g.jurisdictions))}].contains({quoted(place)})")
         for release in state.releases.values():
             about = release.subject
             rank = CLASSES.index(about.audience.split("@")[0])
@@ -129,6 +133,7 @@ def policies(state: State) -> str:
                 f"[{', '.join(map(quoted, about.purposes))}].contains(context.purpose)",
                 f"{STAGES.index(about.stage)} >= {STAGES.index(grant.stage)}",
                 f"principal.rank <= {rank}",
+                *[f"{CLASSES.index(state.organisations[g.org].audience)} <= {rank}" for g in chain],
                 f"context.policy == {quoted(about.policy)}",
                 f"context.now >= {int(state.at[release.id])} && context.now < {int(release.expires_at)}",
                 f"![{', '.join(map(quoted, [*state.fallen, '']))}].contains({quoted(release.id)})",
@@ -144,6 +149,20 @@ def policies(state: State) -> str:
             terms.append(f"!({holder} has {name}) || {holder}.{name} == {quoted(value)}")
         when = " && ".join(f"({term})" for term in terms)
         found.append(f"forbid(principal, action, resource) when {{ {when} }};")
+        for org in state.organisations.values():  # with its principal
+            above = org.contractor_of
+            while above:
+                who = state.organisations[above]
+                has = {**who.attributes, "org": who.id, "audience": who.audience}
+                terms = ["true"] if not suspension.tier else [f"resource.tier == {quoted(suspension.tier)}"]
+                for name, value in suspension.where.items():
+                    known = "context.purpose" if name == "purpose" else quoted(has.get(name, value))
+                    terms.append(f"{known} == {quoted(value)}")
+                when = " && ".join(f"({term})" for term in terms)
+                found.append(
+                    f"forbid(principal == Org::{quoted(org.id)}, action, resource) when {{ {when} }};"
+                )
+                above = who.contractor_of
     for name in state.revoked:
         found.append(f"forbid(principal in Org::{quoted(name)}, action, resource);")
     return "\n".join(found) or "forbid(principal, action, resource);"

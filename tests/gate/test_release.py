@@ -185,7 +185,11 @@ def test_stages_open_in_order_and_wait(state):
     state.releases = {release.id: release}
     state.fallen[release.id] = (T0, Code.HALTED)
     assert Code.STAGE_SKIPPED in codes(asked(state, about, T0 + 8 * DAY))
-    assert Code.STAGE_SKIPPED not in codes(asked(state, about, T0 + 8 * DAY, rollback=True))
+    assert Code.STAGE_SKIPPED in codes(asked(state, about, T0 + 8 * DAY, rollback=True))
+    state.fallen.clear()
+    later = T0 + 100 * DAY  # its time is over, and nobody ended it
+    assert Code.STAGE_SKIPPED in codes(asked(state, about, later))
+    assert Code.STAGE_SKIPPED not in codes(asked(state, about, later, rollback=True))
 
 
 @pytest.mark.parametrize("other", [{"root": W2}, {"profile": "strict"}])
@@ -235,7 +239,19 @@ def test_a_veto_blocks_and_missing_votes_hold(state):
     assert codes(asked(state)) == [Code.QUORUM_NOT_MET, Code.ROLE_MISSING]
 
 
+@pytest.mark.parametrize("other", [{"root": W2}, {"profile": "strict"}, {"stage": Stage.EXPANDED}])
+def test_a_rollback_goes_back_to_what_stood(state, other):
+    opened(state, a_subject(state, **other))
+    answer = asked(state, rollback=True)
+    assert answer.verdict is Verdict.BLOCK and set(codes(answer)) == {Code.ROLLBACK_TARGET_INVALID}
+    release = opened(state, now_about(state))
+    assert asked(state, rollback=True).verdict is Verdict.ALLOW
+    state.fallen[release.id] = (T0, Code.HALTED)
+    assert Code.ROLLBACK_TARGET_INVALID in codes(asked(state, rollback=True))
+
+
 def test_a_rollback_takes_the_same_road(state):
+    opened(state, now_about(state))
     assert asked(state, rollback=True).verdict is Verdict.ALLOW
     state.votes.clear()
     answer = asked(state, rollback=True)

@@ -88,6 +88,18 @@ def test_who_votes_again_is_not_late(state, about):
     )
 
 
+def test_a_vote_before_a_halt_is_spent(state, about):
+    cast(state, about, *THREE)
+    state.spent = dict.fromkeys(state.votes, T0)
+    found = counted(state, about)
+    assert codes(found.reasons) == [Code.QUORUM_NOT_MET, Code.ROLE_MISSING, Code.HALTED]
+    assert found.votes == () and found.reasons[-1][1].endswith(": board-1, rso-1, safety-1")
+    cast(state, about, "rso-1", "safety-1")
+    assert counted(state, about).reasons[-1][1].endswith(": board-1")
+    cast(state, about, "board-1")
+    assert counted(state, about).reasons == ()
+
+
 def test_a_vote_on_other_evidence_is_named(state, about):
     other = replace(about, evidence="e" * 64)
     cast(state, other, *THREE)
@@ -122,13 +134,23 @@ def test_who_left_or_changed_role_does_not_count(state, about):
     cast(state, about, *THREE)
     assert state.trust is not None
     stayed = tuple(key for key in KEYS if key.holder != "board-1")
-    moved = Key(next(k.public for k in KEYS if k.holder == "board-1"), "board-1", Role.AUDITOR)
+    moved = Key("ab" * 32, "board-1", Role.AUDITOR)
     state.trust = replace(state.trust, keys=(*stayed, moved))
     assert enrolled(state, "board-1", Role.AUDITOR) and not enrolled(state, "board-1", Role.BOARD)
     assert not enrolled(state, "rso-1", Role.BOARD), "somebody else's role"
+    state.keys = state.trust.public_keys()
     assert counted(state, about).votes == ("vote000", "vote001")
     state.trust = None
     assert not enrolled(state, "rso-1", Role.SCALING)
+
+
+def test_who_is_enrolled_anew_votes_anew(state, about):
+    cast(state, about, *THREE)
+    assert state.trust is not None
+    stayed = tuple(key for key in KEYS if key.holder != "board-1")
+    state.trust = replace(state.trust, keys=(*stayed, Key("ab" * 32, "board-1", Role.BOARD)))
+    state.keys = state.trust.public_keys()
+    assert enrolled(state, "board-1", Role.BOARD) and counted(state, about).votes == ("vote000", "vote001")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,13 @@ class Town:
         acts.activate_policy(self.store, self.clock, OPERATOR, pack, keys)  # type: ignore[arg-type]
 
     def plan(
-        self, suite: str, root: str = W1, items: int = 100, profile: str = NO_PROFILE, **other: object
+        self,
+        suite: str,
+        root: str = W1,
+        items: int = 100,
+        profile: str = NO_PROFILE,
+        signer: str = "evaluator-1",
+        **other: object,
     ) -> Plan:
         values: dict[str, object] = {
             "id": new_id("plan"),
@@ -96,7 +102,7 @@ class Town:
             "evaluator": "evaluator-1",
         }
         plan = Plan(**{**values, **other})  # type: ignore[arg-type]
-        submit(self.store, self.clock, OPERATOR, seal(plan, self.keys["evaluator-1"]))
+        submit(self.store, self.clock, OPERATOR, seal(plan, self.keys[signer]))
         return plan
 
     def evidence(

@@ -23,6 +23,8 @@ from mythos.store.weights_key import weights_keyring
 class NotAllowed(MythosError):
     """No valid decision for exactly these weights."""
 
+    reason = "NO_DECISION_FOR_ROOT"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedTier:

@@ -14,6 +14,7 @@ from mythos.gate.policy import pack_json
 from mythos.gate.release import GateAnswer, audience_id, check, evidence_root, runs_for
 from mythos.gate.state import Rejected, State
 from mythos.gate.submit import load_state, submit
+from mythos.ledger.log import audit
 from mythos.records import dsse
 from mythos.records.canonical import RecordError
 from mythos.records.clock import Clock
@@ -168,10 +169,14 @@ def open_release(
     gate: Secret,
     rollback: bool = False,
 ) -> tuple[Release | None, GateAnswer]:
-    """Open a stage if the gate allows it; (None, answer) when it holds or blocks."""
+    """Open a stage if the gate allows it; (None, answer), and the attempt logged, when it holds or blocks."""
     state = load_state(store)
     record, answer = draft_release(state, about, strategy, requester, clock.now(), rollback)
-    if record is not None:
+    if record is None:
+        codes = sorted({str(because.code) for because in answer.reasons})
+        facts = {"verdict": str(answer.verdict), "codes": codes, "policy": state.policy}
+        audit(store, clock, principal, "release", "refused", **facts)
+    else:
         _submitted(store, clock, principal, record, gate, secret)
     return record, answer
 

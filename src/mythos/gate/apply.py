@@ -4,15 +4,17 @@ The same function decides whether a new record is taken and whether one on disk 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mythos.gate.grants import widens
 from mythos.gate.policy import lint, pack_digest, pack_from_json
 from mythos.gate.release import against, check, in_force
 from mythos.gate.state import Cast, Rejected, State
-from mythos.gate.votes import signed_by_quorum
+from mythos.gate.votes import same_place, signed_by_quorum
 from mythos.records import dsse
 from mythos.records.canonical import RecordError
+from mythos.records.clock import TOLERANCE
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
 from mythos.records.reasons import Code, Verdict
@@ -52,7 +54,7 @@ def apply(state: State, seq: int, now: float, envelope: bytes) -> Any:
         record, signers = _opened(state, kind, envelope)
         _HANDLERS[type(record)](state, record, signers, now)
         state.at[record.id] = now
-        _end_what_fell(state, record, now)
+    _end_what_fell(state, record, now)
     state.seq = seq
     return record
 
@@ -163,6 +165,8 @@ def _evidence(state: State, record: Evidence, keys: list[Key], now: float) -> No
         raise Rejected(Code.NOT_PREREGISTERED, f"no plan {record.plan} was logged before")
     if state.plans[record.plan].evaluator != record.evaluator or state.signed_as[record.plan] != key.role:
         raise Rejected(Code.SIGNER_NOT_AUTHORISED, "the plan is somebody else's")
+    if record.started < state.at[record.plan] - TOLERANCE:
+        raise Rejected(Code.NOT_PREREGISTERED, "it began before its plan was logged")
     looks = sum(piece.plan == record.plan for piece in state.evidence.values())
     if record.look != looks + 1 or record.look > state.plans[record.plan].looks:
         raise Rejected(Code.LOOKS_EXCEEDED, f"look {record.look} after {looks}")
@@ -172,7 +176,7 @@ def _evidence(state: State, record: Evidence, keys: list[Key], now: float) -> No
 
 def _vote(state: State, record: Vote, keys: list[Key], now: float) -> None:
     key = _by(keys, VOTERS, record.person, "sign in a role that votes")
-    state.votes[record.id] = Cast(record, key.role, now, False)
+    state.votes[record.id] = Cast(record, key.role, key.id, now, False)
 
 
 def _withdrawal(state: State, record: Withdrawal, keys: list[Key], now: float) -> None:
@@ -180,7 +184,7 @@ def _withdrawal(state: State, record: Withdrawal, keys: list[Key], now: float) -
     if record.person != cast.vote.person:
         raise Rejected(Code.NOT_AUTHOR, "only its author takes a vote back")
     _by(keys, VOTERS, record.person, "sign in a role that votes")
-    state.votes[record.vote] = Cast(cast.vote, cast.role, cast.at, True)
+    state.votes[record.vote] = replace(cast, withdrawn=True)
 
 
 def _release(state: State, record: Release, keys: list[Key], now: float) -> None:
@@ -202,8 +206,13 @@ def _release(state: State, record: Release, keys: list[Key], now: float) -> None
 
 def _halt(state: State, record: Halt, keys: list[Key], now: float) -> None:
     _by(keys, RESTRICTORS, record.by, "sign")
-    _known(state.releases, record.release, "release")
-    state.fallen.setdefault(record.release, (now, Code.HALTED))
+    halted = _known(state.releases, record.release, "release")
+    for release in state.releases.values():  # the same may have been opened twice
+        if release is halted or release.subject == halted.subject and in_force(state, release, now):
+            state.fallen.setdefault(release.id, (now, Code.HALTED))
+    state.spent |= {
+        vote: now for vote, cast in state.votes.items() if same_place(cast.vote.subject, halted.subject)
+    }
 
 
 def _suspension(state: State, record: Suspension, keys: list[Key], now: float) -> None:
@@ -282,7 +291,7 @@ def _revocation(state: State, record: Revocation, keys: list[Key], now: float) -
 
 def _end_what_fell(state: State, record: Any, now: float) -> None:
     """After a record that can take something away: releases that no longer hold end, for good."""
-    if not isinstance(record, Evidence | Withdrawal | Vote | Incident | PolicyActivation):
+    if not isinstance(record, TrustRoot | Evidence | Withdrawal | Vote | Incident | PolicyActivation):
         return
     for release in state.releases.values():
         if in_force(state, release, now) and (code := against(state, release, now)):

@@ -1,5 +1,6 @@
 """Who may use what: an organisation's live grant, on a release in force, and no suspension. Default deny."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mythos.gate.release import in_force
@@ -44,7 +45,7 @@ def access(
         if (grant.family, grant.tier) != (family, tier) or purpose not in grant.purposes:
             continue
         until = live_until(state, grant, now)
-        if until is None or not _jurisdiction_fits(state, grant):
+        if until is None or not all(_jurisdiction_fits(state, link) for link in links(state, grant)):
             continue
         for release in releases:
             if _admits(state, release, grant, root, purpose):
@@ -52,32 +53,40 @@ def access(
                 lasting = max(lasting, ways[-1].until)
     if not ways:
         return Code.NOT_GRANTED
-    if suspended(state, tier, {**known_attributes(state, org), "purpose": purpose}) is not None:
-        return Code.SUSPENDED
+    for one in principals(state, org):
+        if suspended(state, tier, {**known_attributes(state, one), "purpose": purpose}) is not None:
+            return Code.SUSPENDED
     return max(ways, key=lambda way: way.until)
+
+
+def principals(state: State, org: str) -> Iterator[str]:
+    """An organisation, the one it works for, and so on."""
+    while org:
+        yield org
+        org = state.organisations[org].contractor_of
+
+
+def links(state: State, grant: Grant) -> Iterator[Grant]:
+    """A grant, the one it hangs on, and so on."""
+    yield grant
+    while grant.parent:
+        grant = state.grants[grant.parent]
+        yield grant
 
 
 def live_until(state: State, grant: Grant, now: float) -> float | None:
     """When a grant ends, with all it hangs on; None when it is not live now."""
-    until = float("inf")
-    while True:
-        if grant.id in state.revoked or ended(state, grant.org):
+    for link in links(state, grant):
+        if link.id in state.revoked or ended(state, link.org):
             return None
-        if not grant.starts_at <= now < grant.expires_at:
+        if not link.starts_at <= now < link.expires_at:
             return None
-        until = min(until, grant.expires_at)
-        if not grant.parent:
-            return until
-        grant = state.grants[grant.parent]
+    return min(link.expires_at for link in links(state, grant))
 
 
 def ended(state: State, org: str) -> bool:
     """Whether an organisation, or one it works for, was revoked."""
-    while org:
-        if org in state.revoked:
-            return True
-        org = state.organisations[org].contractor_of
-    return False
+    return any(one in state.revoked for one in principals(state, org))
 
 
 def widens(grant: Grant, parent: Grant) -> bool:
@@ -100,14 +109,19 @@ def _jurisdiction_fits(state: State, grant: Grant) -> bool:
 
 
 def _admits(state: State, release: Release, grant: Grant, root: str, purpose: str) -> bool:
-    """Whether a release, once in force, serves the holder of this grant: a grant names the earliest stage."""
+    """Whether a release, once in force, serves the holder of this grant: a grant names the earliest stage.
+
+    A contractor is served where its principal would be, and nowhere else.
+    """
     subject = release.subject
     return (
         (subject.root, subject.profile) == (root, grant.profile)
         and (subject.family, subject.tier) == (grant.family, grant.tier)
         and purpose in subject.purposes
         and not later(grant.stage, subject.stage)
-        and _class_admitted(state, release, state.organisations[grant.org].audience)
+        and all(
+            _class_admitted(state, release, state.organisations[x.org].audience) for x in links(state, grant)
+        )
     )
 
 

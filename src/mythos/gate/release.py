@@ -1,12 +1,13 @@
 """May this subject be released? One pure function over the state; and which releases stand at a moment."""
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mythos.gate.state import State, later, suspended
 from mythos.gate.verdict import DomainVerdict, Run, domain_verdict, safeguard_verdict
-from mythos.gate.votes import DAY, Count, count, enrolled, vetoes
+from mythos.gate.votes import DAY, Count, count, enrolled, same_place, vetoes
 from mythos.records.canonical import canonical
 from mythos.records.evidence import Evidence
 from mythos.records.policy import AudienceClass, PolicyPack, StageRule
@@ -14,6 +15,7 @@ from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import STAGES, Release, Stage, Subject
 from mythos.records.signed import digest
+from mythos.records.trust import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ def check(
         found.block(Code.VETOED, f"by {cast.vote.person}")
     for code, detail in votes.reasons:
         found.hold(code, detail)
+    stood = [release.subject for release in state.releases.values() if release.id not in state.fallen]
+    if rollback and not any(same_place(there, subject) for there in stood):
+        found.block(Code.ROLLBACK_TARGET_INVALID, f"it never stood at {subject.stage}, or was ended there")
     if rollback and found.reasons:
         found.block(Code.ROLLBACK_TARGET_INVALID, "a rollback takes the same road as a release")
     return _answer(found, verdicts, votes, pieces, min(until, now + rule.release_days * DAY))
@@ -95,7 +100,10 @@ def check(
 
 def evidence_root(pieces: Iterable[Evidence]) -> str:
     """SHA-256 of the canonical JSON list of the digests of these records, sorted."""
-    return hashlib.sha256(canonical(sorted(digest(piece) for piece in pieces))).hexdigest()
+    return hashlib.sha256(canonical(sorted(_digest_of(piece) for piece in pieces))).hexdigest()
+
+
+_digest_of = functools.lru_cache(maxsize=256)(digest)  # asked for at every look, of records that never change
 
 
 def audience_id(audience: AudienceClass) -> str:
@@ -116,7 +124,7 @@ def runs_for(state: State, subject: Subject) -> list[Run]:
         if plan.root != subject.root or plan.profile not in (subject.profile, NO_PROFILE):
             continue
         pieces = sorted(by_plan.get(plan.id, []), key=lambda piece: piece.look)
-        role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator]
+        role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator].casefold()
         runs.append(Run(plan, tuple(pieces), state.at[plan.id], role, org))
     return runs
 
@@ -226,7 +234,7 @@ def _check_order(
         for release in state.releases.values()
         if (release.subject.root, release.subject.profile) == (subject.root, subject.profile)
         and release.subject.stage is before
-        and (rollback or in_force(state, release, now))
+        and (in_force(state, release, now) or rollback and release.id not in state.fallen)
     ]
     wait = max(rule.after_days, step.after_days) * DAY
     if not opened:
@@ -245,11 +253,10 @@ def _domains(
     now: float,
 ) -> tuple[tuple[DomainVerdict, ...], float]:
     """The verdict of every domain of the stage, and when the first of them lapses."""
-    assert state.trust is not None
-    developers = frozenset(
-        state.orgs_of[key.holder]
-        for key in state.trust.keys
-        if key.holder in state.orgs_of and state.bound[key.id][1].value != "external_evaluator"
+    developers = frozenset(  # whoever ever held another key: leaving makes nobody independent
+        state.orgs_of[holder].casefold()
+        for holder, role in state.bound.values()
+        if holder in state.orgs_of and role is not Role.EXTERNAL
     )
     broken = [state.at[i.id] for i in state.incidents.values() if i.profile == subject.profile]
     again = [run.planned_at for run in runs if run.plan.profile == subject.profile and run.evidence]

@@ -4,6 +4,7 @@ Every quantity here can be computed again from the records; none is believed fro
 """
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,10 +30,11 @@ class Rejected(MythosError):
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A vote on record. `role` is that of the key it was signed with."""
+    """A vote on record. `role` is that of the key it was signed with, `key` its id."""
 
     vote: Vote
     role: Role
+    key: str
     at: float
     withdrawn: bool
 
@@ -59,6 +61,7 @@ class State:
     signed_as: dict[str, Role] = field(default_factory=dict)  # plans, evidence: role of its key
     roots: dict[str, tuple[str, str]] = field(default_factory=dict)  # root: family and tier it is known as
     votes: dict[str, Cast] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)  # votes cast before a halt of what they are for
     releases: dict[str, Release] = field(default_factory=dict)
     fallen: dict[str, tuple[float, Code]] = field(default_factory=dict)  # releases that ended before time
     suspensions: dict[str, Suspension] = field(default_factory=dict)  # those in force
@@ -94,13 +97,21 @@ def known_attributes(state: State, org: str) -> Mapping[str, str]:
 
 
 def suspended(state: State, tier: str, attributes: Mapping[str, str]) -> Suspension | None:
-    """The suspension that hits a caller with these attributes; an unknown attribute is a hit."""
+    """The suspension that hits a caller with these attributes; one that is unknown or blank is a hit.
+
+    Another case, form or a space make no other value: what restricts is read widely.
+    """
     for found in state.suspensions.values():
-        if found.tier not in ("", tier):
+        if _plain(found.tier) not in ("", _plain(tier)):
             continue
-        if all(attributes.get(name, value) == value for name, value in found.where.items()):
+        known = {name: _plain(attributes.get(name, "")) for name in found.where}
+        if all(known[name] in ("", _plain(value)) for name, value in found.where.items()):
             return found
     return None
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
 def later(stage: Stage, than: Stage) -> bool:

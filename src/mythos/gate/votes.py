@@ -25,23 +25,28 @@ def count(state: State, subject: Subject, requester: str, rule: StageRule, now: 
     assert state.trust is not None
     counted: dict[str, Cast] = {}  # newest of each person
     expired: list[str] = []
+    spent: list[str] = []
     other: list[str] = []
     for cast in state.votes.values():
         vote = cast.vote
         if cast.withdrawn or vote.choice is not Choice.APPROVE or vote.person == requester:
             continue
-        if not enrolled(state, vote.person, cast.role):
+        if cast.key not in state.keys:  # who is enrolled anew, under another key, votes anew
             continue
         if vote.subject != subject:
             if _same_but_evidence(vote.subject, subject):
                 other.append(vote.person)
         elif now >= cast.at + rule.vote_days * DAY:
             expired.append(vote.person)
+        elif vote.id in state.spent:
+            spent.append(vote.person)
         else:
             counted[vote.person] = cast
     reasons = missing({p: c.role for p, c in counted.items()}, rule.quorum, rule.roles)
     if reasons and (late := sorted(set(expired) - set(counted))):
         reasons.append((Code.VOTE_EXPIRED, f"older than {rule.vote_days:g} days: {', '.join(late)}"))
+    if reasons and (before := sorted(set(spent) - set(counted))):
+        reasons.append((Code.HALTED, f"voted before it was halted: {', '.join(before)}"))
     if reasons and (void := sorted(set(other) - set(counted))):
         detail = f"voted on other evidence: {', '.join(void)}"
         reasons.append((Code.EVIDENCE_ROOT_CHANGED, detail))
@@ -90,6 +95,11 @@ def enrolled(state: State, person: str, role: Role) -> bool:
     """Whether this person still holds a key of this role."""
     trust = state.trust
     return trust is not None and any(key.holder == person and key.role is role for key in trust.keys)
+
+
+def same_place(a: Subject, b: Subject) -> bool:
+    """Whether two subjects are the same weights, under the same profile, at the same stage."""
+    return (a.root, a.profile, a.stage) == (b.root, b.profile, b.stage)
 
 
 def _same_but_evidence(a: Subject, b: Subject) -> bool:

@@ -36,7 +36,15 @@ import torch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from torch import Tensor
 
-from mythos.model.errors import LinkNotAllowed, NameCollision, PlainWeights, WeightsError
+from mythos.model.errors import (
+    FileMissing,
+    FileNotListed,
+    LinkNotAllowed,
+    NameCollision,
+    PlainWeights,
+    WeightsChanged,
+    WeightsError,
+)
 from mythos.model.quant import check_served
 from mythos.model.sealed import KEY_BITS, Source, Torn, plain_size, seal
 from mythos.records.canonical import RecordError, canonical, parse_canonical
@@ -181,7 +189,7 @@ def _read(directory: Path, root: str, key: AESGCM | None) -> WeightsFiles:
     stored = _read_file(directory, MANIFEST, root, key)
     manifest = _parse_manifest(stored)
     if manifest is None or manifest_json(manifest) != stored or root_of(manifest) != root:
-        raise WeightsError(
+        raise WeightsChanged(
             f"{_place(directory, MANIFEST, key)} was changed, or the weights have another root than {root}.",
             CURE,
         )
@@ -198,8 +206,8 @@ def _place(directory: Path, name: str, key: AESGCM | None) -> Path:
     return directory / (name + SEALED if key else name)
 
 
-def _changed(path: Path) -> WeightsError:
-    return WeightsError(f"{path} was changed: it is not what was written there.", CURE)
+def _changed(path: Path) -> WeightsChanged:
+    return WeightsChanged(f"{path} was changed: it is not what was written there.", CURE)
 
 
 def _context(root: str) -> str:
@@ -228,7 +236,7 @@ def _data_key(path: Path, keyring: Keyring, root: str) -> AESGCM:
         )
     data_key = keyring.unwrap(wrapped, _context(root))
     if data_key is None or len(data_key) * 8 != KEY_BITS:
-        raise WeightsError(f"{path} was changed, or belongs to another root than {root}.", CURE)
+        raise WeightsChanged(f"{path} was changed, or belongs to another root than {root}.", CURE)
     return AESGCM(data_key)
 
 
@@ -256,9 +264,9 @@ def _check_listing(directory: Path) -> None:
             "mythos build TIER encrypts it where it lies.",
         )
     if missing := sorted(LISTING - found):
-        raise WeightsError(f"{directory / missing[0]} is missing.", CURE)
+        raise FileMissing(f"{directory / missing[0]} is missing.", CURE)
     if extra := sorted(found - LISTING):
-        raise WeightsError(f"{directory / extra[0]} does not belong there.", "Remove it.")
+        raise FileNotListed(f"{directory / extra[0]} does not belong there.", "Remove it.")
 
 
 @contextmanager
@@ -298,7 +306,7 @@ def _read_file(directory: Path, name: str, root: str, key: AESGCM | None) -> byt
         size = os.fstat(descriptor).st_size
         size = plain_size(size, CHUNK) if key else size
         if not 0 <= size <= MAX_SIDE_FILE:
-            raise WeightsError(f"{path} has a length that such a file cannot have.", CURE)
+            raise WeightsChanged(f"{path} has a length that such a file cannot have.", CURE)
         data = bytearray(size)
         _take(descriptor, _parts(memoryview(data)), [b""], key, root, name)
     return bytes(data)

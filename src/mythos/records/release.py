@@ -91,7 +91,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """A release ends at once. One person may; nobody can undo it (a new release is needed)."""
+    """A release ends at once. One person may; nobody can undo it: a new release needs new votes."""
 
     id: str
     deployment: str

@@ -60,7 +60,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
-    """`previous` is the digest of the version before, "" in the first. `threshold` counts persons."""
+    """`previous` is the digest of the version before, "" in the first. `threshold` counts voters."""
 
     version: int
     name: str
@@ -86,7 +86,8 @@ class TrustRoot:
         holders = {key.holder for key in self.keys}
         if any(person not in holders for person in ids):
             raise RecordError("trust root: an enrolled person has no key")
-        if not 1 <= self.threshold <= len(ids) or self.version < 1:
+        voters = {key.holder for key in self.keys if key.role in VOTERS}
+        if not 1 <= self.threshold <= len(voters) or self.version < 1:
             raise RecordError("trust root: threshold or version out of range")
         if (self.version == 1) is (self.previous != "") or self.previous and not is_root(self.previous):
             raise RecordError("trust root: the first version has no previous one, every other has")
@@ -102,6 +103,5 @@ class TrustRoot:
         return {key.id: Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public)) for key in self.keys}
 
     def signers(self, key_ids: frozenset[str]) -> set[str]:
-        """The enrolled persons behind these keys, each once."""
-        persons = {person.id for person in self.persons}
-        return {key.holder for key in self.keys if key.id in key_ids and key.holder in persons}
+        """The voters behind these keys, each once: who may not vote on a release does not enrol voters."""
+        return {key.holder for key in self.keys if key.id in key_ids and key.role in VOTERS}
