@@ -1,14 +1,14 @@
 """What the commands of the gate share: records, state, the keys of persons, drafts, words."""
 
 import base64
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mythos.cli import output
 from mythos.cli.local import Records, open_records, standing
-from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show
+from mythos.cli.output import CommandError, Exit, date, emit, json_wanted, note, show
 from mythos.gate.state import State
 from mythos.gate.submit import load_state, submit
 from mythos.records import dsse
@@ -142,28 +142,17 @@ def listing(desk: Desk, name: str, rows: Sequence[dict[str, Any]], empty: str) -
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in rows[0]:  # an id is shown whole: it is typed again
-        drawn.add_column(heading.replace("_", " "), no_wrap=heading == "id")
-    for row in rows:
-        drawn.add_row(*(shown(value) for value in row.values()))
-    show(title, drawn)
+    heads = [heading.replace("_", " ") for heading in rows[0]]
+    output.table(heads, [[shown(value) for value in row.values()] for row in rows], title)
 
 
 def shown(value: Any) -> str:
     """A value of a row for a person: a float as a time or a rate, a list with commas."""
     if isinstance(value, float):
-        return day(value) if value > 1e6 else f"{value:.3f}"
+        return date(value) if value > 1e6 else f"{value:.3f}"
     if isinstance(value, dict):
         return ", ".join(f"{name}={item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def mark(drill: bool) -> str:

@@ -1,10 +1,9 @@
 """`mythos key new|list|revoke`."""
 
-import time
 from dataclasses import asdict
 
 from mythos.cli.local import open_records
-from mythos.cli.output import emit, json_wanted, note, show
+from mythos.cli.output import date, emit, json_wanted, note, table
 from mythos.records.decision import LOCAL_PURPOSE
 from mythos.records.principal import LOCAL_ORG, OPERATOR
 from mythos.store.keys import create_key, list_keys, revoke_key
@@ -31,13 +30,11 @@ def listing() -> int:
     if not rows:
         note("no keys yet: mythos key new NAME")
         return 0
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table("id", "name", "organisation", "made", "revoked", box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(row.id, row.name, row.org, date(row.created), date(row.revoked) if row.revoked else "")
-    show(table)
+    cells = [
+        (row.id, row.name, row.org, date(row.created), date(row.revoked) if row.revoked else "")
+        for row in rows
+    ]
+    table(("id", "name", "organisation", "made", "revoked"), cells)
     return 0
 
 
@@ -49,7 +46,3 @@ def revoke(key_id: str) -> int:
     else:
         note(f"{key_id} is revoked, from the next request on")
     return 0
-
-
-def date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

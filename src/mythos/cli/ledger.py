@@ -7,9 +7,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from mythos.cli.keys import date
 from mythos.cli.local import open_records
-from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable
+from mythos.cli.output import CommandError, Exit, date, emit, json_wanted, note, printable
 from mythos.ledger import heads, verify, witness
 from mythos.ledger.log import ledger
 from mythos.ledger.tiles import write_atomic

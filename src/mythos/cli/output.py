@@ -4,6 +4,8 @@ import json
 import math
 import os
 import sys
+import time
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
@@ -85,6 +87,20 @@ def show(*renderables: "RenderableType") -> None:
         console().print(renderable, highlight=False)
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Rows of plain text, for a person. An id is shown whole: it is typed again."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in heads:
+        drawn.add_column(heading, no_wrap=heading == "id")
+    for row in rows:
+        drawn.add_row(*(escape(printable(str(cell))) for cell in row))
+    show(*[title] * bool(title), drawn)
+
+
 @cache
 def console(stderr: bool = False) -> "Console":
     """A rich console. Piped output is not folded at 80 columns unless COLUMNS says so."""
@@ -122,3 +138,7 @@ def money(value: float, currency: str) -> str:
     """A price with enough digits for the fraction of a cent that one answer costs."""
     digits = 2 if value >= 0.1 or value == 0 else 2 - math.floor(math.log10(value))
     return f"{value:.{digits}f} {currency}"
+
+
+def date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,21 +1,18 @@
 """`mythos policy list|show|lint|diff|activate|try`."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from mythos.cli.desk import profile_named
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.naming import family_place, no_tier
-from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, show
+from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable, table
 from mythos.gate import policy
-from mythos.gate.state import State
 from mythos.gate.submit import load_state
 from mythos.gate.try_packs import try_packs
 from mythos.records.policy import PolicyPack
 from mythos.records.release import STAGES
 from mythos.records.signed import to_plain
-from mythos.records.trust import VOTERS, Role
 from mythos.spec.load import load_family
 
 BINDING = "the bars a run was planned under are left out; votes and the order of stages are not asked"
@@ -32,7 +29,7 @@ def run_list() -> int:
     if json_wanted():
         emit({"packs": rows, "in_force": force})
         return 0
-    _table(
+    table(
         ["pack", "version", "digest", "description"],
         [[*list(r.values())[:2], r["digest"][:16], r["description"]] for r in rows],
     )
@@ -45,7 +42,7 @@ def run_show(name: str) -> int:
     if json_wanted():
         emit({"digest": policy.pack_digest(pack), "pack": to_plain(pack)})
         return 0
-    _table(["part", "value"], [[path, _text(value)] for path, value in policy.leaves(pack).items()])
+    table(["part", "value"], [[path, _text(value)] for path, value in policy.leaves(pack).items()])
     note(f"digest: {policy.pack_digest(pack)}")
     return 0
 
@@ -75,9 +72,7 @@ def run_diff(old: str, new: str) -> int:
             }
         )
         return 0
-    _table(
-        ["part", "old", "new", "effect"], [[c.path, _text(c.old), _text(c.new), c.effect] for c in changes]
-    )
+    table(["part", "old", "new", "effect"], [[c.path, _text(c.old), _text(c.new), c.effect] for c in changes])
     note(", ".join(f"{effects[effect]} {effect}" for effect in policy.EFFECTS))
     return 0
 
@@ -109,9 +104,9 @@ def run_try(tier: str, family: str, packs: str, stage: str | None, profile: str)
         if one.ships:
             rows.append([*first, "", "", "", ""])
         for held in one.held:
-            rows.append([*first, held.part, held.code, " ".join(held.rows), printable(held.detail)])
+            rows.append([*first, held.part, held.code, " ".join(held.rows), held.detail])
             first = ["", "", ""]
-    _table(["pack", "stage", "ships", "held by", "code", "rows", "detail"], rows)
+    table(["pack", "stage", "ships", "held by", "code", "rows", "detail"], rows)
     note(f"{tier}, profile {profile}. Counterfactual: {BINDING}.")
     return 0
 
@@ -121,16 +116,6 @@ def _sound(name: str) -> PolicyPack:
     if any(found.severity == "error" for found in policy.lint(pack)):
         raise CommandError(f"{name} could never be put in force", f"mythos policy lint {name}")
     return pack
-
-
-def _role(state: State, person: str) -> Role:
-    """The role that this person votes in."""
-    keys = state.trust.keys if state.trust else ()
-    roles = sorted({key.role for key in keys if key.holder == person and key.role in VOTERS})
-    if not roles:
-        cure = "mythos trust show"
-        raise CommandError(f"{person} is not enrolled in a role that votes", cure, Exit.REFUSED)
-    return roles[0]
 
 
 def _root(records: Records, family: str, tier: str) -> str:
@@ -144,15 +129,4 @@ def _root(records: Records, family: str, tier: str) -> str:
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
-    return printable("-" if value in (None, "") else str(value))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    show(table)
+    return "-" if value in (None, "") else str(value)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mythos.cli.cures import CURES
-from mythos.cli.desk import Desk, day, hand_in, listing, mark, open_desk, pairs, profile_named, said, table
-from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show
+from mythos.cli.desk import Desk, hand_in, listing, mark, open_desk, pairs, profile_named, said, table
+from mythos.cli.output import CommandError, Exit, date, emit, json_wanted, note, show
 from mythos.gate import acts
 from mythos.gate.apply import RESTRICTORS
 from mythos.gate.release import GateAnswer, check, in_force
@@ -151,14 +151,12 @@ def open_(subject: Asked, strategy: str, who: str, rollback: bool, draft: Path |
     desk = open_desk()
     named = about(desk, subject, strategy)
     requester, keys = desk.signer(who, {Role.RELEASE}, draft)
-    release, answer = acts.draft_release(
-        desk.state, named, strategy, requester, desk.records.clock.now(), rollback
-    )
+    release, answer = acts.draft_release(*desk.acting, named, strategy, requester, rollback)
     if release is None:
         return _answered(desk, named, answer)
     if draft is None:  # else the gate signs when it is handed in, and decides again
         keys = [operator_keys(desk.records.home), *keys]
-    opened = f"{release.id}: {named.tier} is open at {named.stage} until {day(release.expires_at)}"
+    opened = f"{release.id}: {named.tier} is open at {named.stage} until {date(release.expires_at)}"
     return hand_in(desk, release, keys, draft, opened)
 
 

@@ -137,11 +137,21 @@ def withdraw_vote(
 
 
 def draft_release(
-    state: State, about: Subject, strategy: str, requester: str, now: float, rollback: bool = False
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    about: Subject,
+    strategy: str,
+    requester: str,
+    rollback: bool = False,
 ) -> tuple[Release | None, GateAnswer]:
-    """What is to be signed to open a stage, if the gate allows it now; (None, answer) when it does not."""
-    answer = check(state, about, requester, strategy, now, rollback)
+    """What is to be signed to open a stage; (None, answer), and the attempt logged, when the gate says no."""
+    state = load_state(store)
+    answer = check(state, about, requester, strategy, clock.now(), rollback)
     if answer.verdict is not Verdict.ALLOW:
+        codes = sorted({str(because.code) for because in answer.reasons})
+        facts = {"verdict": str(answer.verdict), "codes": codes, "policy": state.policy}
+        audit(store, clock, principal, "release", "refused", **facts)
         return None, answer
     record = Release(
         id=new_id("rel"),
@@ -169,14 +179,9 @@ def open_release(
     gate: Secret,
     rollback: bool = False,
 ) -> tuple[Release | None, GateAnswer]:
-    """Open a stage if the gate allows it; (None, answer), and the attempt logged, when it holds or blocks."""
-    state = load_state(store)
-    record, answer = draft_release(state, about, strategy, requester, clock.now(), rollback)
-    if record is None:
-        codes = sorted({str(because.code) for because in answer.reasons})
-        facts = {"verdict": str(answer.verdict), "codes": codes, "policy": state.policy}
-        audit(store, clock, principal, "release", "refused", **facts)
-    else:
+    """Open a stage if the gate allows it; else as `draft_release`."""
+    record, answer = draft_release(store, clock, principal, about, strategy, requester, rollback)
+    if record is not None:
         _submitted(store, clock, principal, record, gate, secret)
     return record, answer
 
