@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from mythos.data.prompts import DOMAINS, HELD_OUT, Prompt, refusal_set, talks
+from mythos.data.prompts import DOMAINS, HELD_OUT, Prompt, everyday, refusal_set, talks
 from mythos.engine.engine import Engine
 from mythos.engine.loader import LoadedTier, Loader
 from mythos.engine.request import Delta, Request, Sampling
@@ -141,7 +141,7 @@ def main() -> None:
     tier = next(t for t in standing.family.tiers if t.name == args.tier)
     loaded = Loader(home).load(tier, standing.decisions[tier.name])
     prompts = refusal_set()
-    probe: Probe = train_probe(loaded, prompts)
+    probe: Probe = train_probe(loaded, [*prompts, *everyday()])
     guarded, trusted = profiles_of(probe, loaded.root)
     print(f"layer {probe.layer}; out-of-fold ranking by layer {probe.ranking}")
     held = [p for p in prompts if p.topic in HELD_OUT]

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The tutorial of a release (docs/tutorial-release.md) from its first command to its last, on real weights, in a
-# DRILL deployment of its own: each command, what it said, and how long it took. Needs curl and jq.
+# The tutorial of a release (docs/tutorial-release.md) from its first command to its last, on real weights, in
+# two DRILL deployments of its own: each command, what it said, and how long it took. Needs curl, jq and bc.
 #
-#     bench/walk.sh [DIRECTORY]     default: a new one under the temporary directory; run again with the same one
-#                                   to go on with evaluations that were stopped
+#     bench/walk.sh [DIRECTORY]     default: a new one under the temporary directory
+#
+# It fails when a command ends otherwise than the tutorial says.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 place=${1:-$(mktemp -d)}
 mkdir -p "$place"
-export PATH="$PWD/.venv/bin:$PATH" MYTHOS_HOME="$place/home" MYTHOS_KEYS="$place/keys" NO_COLOR=1
+export PATH="$PWD/.venv/bin:$PATH" NO_COLOR=1 COLUMNS=150
 started=$(date +%s.%N)
 
 # say COMMAND...: show it, run it, show its exit code where it is not 0, and its time. What it prints stays in $said.
@@ -27,47 +28,57 @@ say() {
 must() { say "$@"; [ "$last" = 0 ]; }
 holds() { say "$@"; [ "$last" = 3 ]; }
 
-must mythos build opus
-must mythos build capybara
+found() { grep -oE "$1" <<<"$said" | head -1; }
+deployment() {  # NAME: a DRILL of its own, with six persons; its trust root in $trust
+    export MYTHOS_HOME="$place/$1/home" MYTHOS_KEYS="$place/$1/keys"
+    must mythos build opus
+    must mythos trust init "acme/$1" --drill --threshold 3 \
+        --person evan:evaluator --person rita:scaling_officer --person sam:safety \
+        --person eve:executive --person bob:board --person ray:release_engineer
+    trust=$(found '[0-9a-f]{64}')
+}
 
-echo; echo "## 1. Who decides"
-must mythos trust init acme/mythos --drill --threshold 3 \
-    --person evan:evaluator --person rita:scaling_officer --person sam:safety \
-    --person eve:executive --person bob:board --person ray:release_engineer
-trust=$(grep -oE '[0-9a-f]{64}' <<<"$said" | head -1)
+echo "## 1. Who decides"
+deployment house
 must mythos policy lint house
 must mythos policy activate house --by rita --by eve --by sam
 must mythos person list
 
 echo; echo "## 2. What is measured"
 must mythos profile train opus
-for tier in opus capybara; do
-    must mythos evaluate plan $tier --suite humaneval --as evan
-    must mythos evaluate plan $tier --suite mmlu_dev --as evan
-done
+must mythos evaluate plan opus --suite humaneval --as evan
+must mythos evaluate plan opus --suite mmlu_dev --as evan
 must mythos evaluate plan opus --suite refusal_held_out --profile guarded --as evan
 must mythos evaluate run opus --as evan
-must mythos evaluate run capybara --as evan
 must mythos evidence list
 
 echo; echo "## 3. What the gate says"
 holds mythos gate check opus --stage early_access
 for person in rita sam bob; do must mythos vote cast opus --stage early_access --as $person; done
-must mythos gate check opus --stage early_access
-must mythos release open opus --stage early_access --as ray
-holds mythos gate check opus --stage expanded
+holds mythos gate check opus --stage early_access
+holds mythos release open opus --stage early_access --as ray
 holds mythos gate check opus --stage expanded --profile guarded
-must mythos policy try opus --profile guarded
+must mythos policy try opus --stage early_access
 
-echo; echo "## 4. Early access to capybara, for defence only"
+echo; echo "## 4. The rest of the way, rehearsed under another pack"
+deployment rehearsal
+must mythos build capybara
+sed -e 's/^name = "house"/name = "rehearsal"/' -e 's/^precursor_alert = 0.1$/precursor_alert = 0.2/' \
+    src/mythos/policies/house.toml >"$place/rehearsal.toml"
+must mythos policy diff house "$place/rehearsal.toml"
+must mythos policy activate "$place/rehearsal.toml" --by rita --by eve --by sam
+must mythos evaluate plan capybara --suite humaneval --as evan
+must mythos evaluate plan capybara --suite mmlu_dev --as evan
+must mythos evaluate run capybara --as evan
 for person in rita sam bob; do
     must mythos vote cast capybara --stage early_access --strategy defence_only --as $person
 done
+must mythos gate check capybara --stage early_access --strategy defence_only
 must mythos release open capybara --stage early_access --strategy defence_only --as ray
 must mythos org add acme-def --audience researchers --attr jurisdiction=DE --as rita
 must mythos grant add acme-def capybara --stage early_access --purpose cyber_defence --days 30 --as rita
 must mythos key new acme --org acme-def --purpose cyber_defence
-key=$(grep -oE 'sk-mythos-[A-Za-z0-9_-]+' <<<"$said" | head -1)
+key=$(found 'sk-mythos-[A-Za-z0-9_-]+')
 must mythos release status
 
 mythos serve --json >"$place/serving" 2>"$place/serving.log" &
@@ -94,7 +105,7 @@ curl -s "$url/v1/models" -H "x-api-key: $key" -H 'anthropic-version: 2023-06-01'
 
 echo; echo "## 5. A suspension"
 must mythos release suspend --where nationality=XX --as sam
-suspension=$(grep -oE 'susp?_[A-Za-z0-9]+' <<<"$said" | head -1)
+suspension=$(found 'susp_[A-Za-z0-9]+')
 sleep 1
 expect capybara 404
 must mythos release status
@@ -109,6 +120,6 @@ say python tools/verify_receipt.py "$place/receipt.json"
 [ "$last" = 5 ]
 must mythos why "$place/receipt.json" --trust "$trust"
 must mythos receipt verify "$place/receipt.json" --trust "$trust"
-must mythos ledger verify
+must mythos ledger verify --trust "$(mythos ledger key)"
 echo
 echo "walked in $(echo "($(date +%s.%N) - $started) / 60" | bc) minutes; everything lies in $place"

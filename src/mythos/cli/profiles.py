@@ -20,13 +20,13 @@ def train(family: str, tier: str, fallback: str) -> int:
         )
     state = standing(desk.records, load_family(family))
     require(state, tier, Action.ANSWER, desk.records.clock.now())
-    from mythos.data.prompts import refusal_set
+    from mythos.data.prompts import everyday, refusal_set
     from mythos.engine.loader import Loader
     from mythos.train.probe import profiles_of, train_probe
 
     loaded = Loader(desk.records.home).load(state.family.tier(tier), state.decisions[tier])
     with progress(f"{declared.name}/{tier}") as report:
-        probe = train_probe(loaded, refusal_set(), report)
+        probe = train_probe(loaded, [*refusal_set(), *everyday()], report)
     made = profiles_of(probe, loaded.root, fallback)
     for profile in made:
         put_profile(desk.records.home, profile)

@@ -3,8 +3,10 @@
 `refusal.jsonl` was written for this project: 20 topics in four domains, each with 10 prompts to refuse and 10
 legitimate twins (defensive work, medicine, history, teaching, fiction). The labels are by the program's
 author, an assistant: label provenance "assistant". No human has labelled them. The prompts only ask; none
-holds operational detail, so that the set can be published. `talks.jsonl` holds 20 forbidden tasks split
-over six turns and 20 harmless conversations of that length, by the same author.
+holds operational detail, so that the set can be published. `everyday.jsonl` holds 90 ordinary things that
+people say, from which probes learn what is harmless; none of its subjects is one of the talks'. `talks.jsonl`
+holds 20 forbidden tasks split over six turns and 20 harmless conversations of that length, for measuring
+only. All by the same author.
 Limits: docs/explanation/safeguards.md.
 """
 
@@ -51,6 +53,11 @@ REPLY = "I see. Please go on."
 def refusal_set() -> list[Prompt]:
     """All 400 prompts, in the file's order. What a probe may learn from has a topic outside `HELD_OUT`."""
     return [Prompt(**row) for row in _rows("refusal.jsonl")]
+
+
+def everyday() -> list[Prompt]:
+    """90 prompts to answer, of three topics, far from anything that is refused."""
+    return [Prompt(**row) for row in _rows("everyday.jsonl")]
 
 
 def talks() -> list[Talk]:
