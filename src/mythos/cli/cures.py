@@ -15,6 +15,7 @@ CURES = {
     "SAFEGUARD_UNMEASURED": _PLAN,
     "RUN_INCOMPLETE": "mythos evaluate run TIER --as EVALUATOR",
     "EXTERNAL_MISSING": "mythos person enrol NAME --role external_evaluator --org O --by PERSON ...",
+    "PRECURSOR_ABOVE_ALERT": "a suite of the domain's own, in the policy pack: no vote stands in for it",
     "QUORUM_NOT_MET": _VOTE,
     "ROLE_MISSING": _VOTE,
     "VOTE_EXPIRED": _VOTE,

@@ -184,8 +184,21 @@ def evidence(tier: str | None) -> int:
 
 
 def _row(piece: Evidence) -> dict[str, object]:
+    text, upper = shows(piece)
+    return {"samples": len(piece.samples), "shows": text, "at_most": "" if upper is None else upper}
+
+
+def shows(piece: Evidence) -> tuple[str, float | None]:
+    """What the samples show, and its upper bound; of prompts to refuse and to answer, how many were."""
+    sides = []
+    for side in ("refuse", "answer"):
+        outcomes = [sample.outcome for sample in piece.samples if sample.id.startswith(f"{side}:")]
+        if outcomes:
+            sides.append(f"{outcomes.count(Outcome.REFUSAL)}/{len(outcomes)} to {side} refused")
+    if sides:
+        return "; ".join(sides), None
     bound = bound_of(piece)
-    return {"samples": bound.samples, "not_failed": bound.samples - bound.failures, "at_most": bound.upper}
+    return f"{bound.samples - bound.failures}/{bound.samples} not failed", bound.upper
 
 
 def bound_of(piece: Evidence) -> Bound:

@@ -27,8 +27,6 @@ keys = typer.Typer(rich_markup_mode=None, help="API keys: make, list, revoke.")
 app.add_typer(keys, name="key")
 app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
-app.command()(commands_receipt.why)
-commands_gate.add_to(app)
 
 
 Port = Annotated[
@@ -236,6 +234,11 @@ def bench(context: typer.Context) -> int:
     if "--json" in context.args:
         output.use_json(True)
     return int(bench_app(context.args, prog_name="mythos bench", standalone_mode=False) or 0)
+
+
+# After the commands above, so that --help begins with `up`.
+app.command()(commands_receipt.why)
+commands_gate.add_to(app)
 
 
 def run(arguments: list[str]) -> int:

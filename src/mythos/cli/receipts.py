@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mythos.cli import client, local
+from mythos.cli.evaluations import shows
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, printable
 from mythos.cli.progress import waiting
-from mythos.gate.bounds import upper
 from mythos.gate.bundle import verify_fully
 from mythos.records.bundle import (
     BROKEN,
@@ -15,7 +15,6 @@ from mythos.records.bundle import (
     VERIFIED,
     Chain,
     Report,
-    counts,
     salted,
     trust_named,
 )
@@ -136,14 +135,12 @@ def _lines(chain: Chain) -> Iterator[tuple[str, str]]:
         cast = sorted((chain.votes[name].person, chain.roles[name]) for name in release.votes)
         yield "votes", f"{', '.join(f'{p} ({role})' for p, role in cast)}; asked by {release.requester}"
         pack = chain.packs[subject.policy]
-        suites = sorted({plan.suite for plan in chain.plans.values()})
-        rows = [row for suite in suites for row in counts(chain, suite)]
-        bounds = [
-            f"{plan.suite} {way} {k}/{n}, at most {upper(k, n, 1 - (1 - pack.confidence) / plan.looks):.3f}"
-            for plan, way, k, n in rows
-        ]
+        rows = []
+        for piece in chain.evidence.values():
+            text, most = shows(piece)
+            rows.append(f"{chain.plans[piece.plan].suite} {text}" + (f", at most {most:.3f}" if most else ""))
         verdicts = ", ".join(f"{name} {code}" for name, code in sorted(release.verdicts.items()))
-        yield "evidence", "; ".join(bounds)
+        yield "evidence", "; ".join(rows)
         yield "verdicts", verdicts
         yield "policy", f"{pack.name} {pack.version}, {subject.policy}"
     if chain.roots:
