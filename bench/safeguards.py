@@ -154,7 +154,7 @@ def main() -> None:
     print("cost:")
     timed = never_tripping(guarded)
     engine = Engine(
-        Loader(home), lambda _: (tier, standing.decisions[tier.name]), 4 << 30, profiles=lambda _: timed
+        Loader(home), lambda *_: (tier, standing.decisions[tier.name]), 4 << 30, profiles=lambda _: timed
     )
     engine.start()
     permit = authorize(standing, OPERATOR, Action.ANSWER, tier.name, "evaluation", Clock().now())
