@@ -20,7 +20,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --group build --universal --fork-st
 # One process for each processor, up to four, each with the tests of whole files. ARGS=-n0 runs all in one.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help up test test-all test-clients mutate lint format bench bench-peers bench-lock lock clean setup-run setup-dev
+.PHONY: help up test test-all test-clients mutate walk lint format bench bench-peers bench-lock lock clean setup-run setup-dev
 
 help:
 	@echo "make up            set up .venv, build the weights, serve them"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-all      run every test, slow ones, clients and peers included"
 	@echo "make test-clients  run the tests that use other people's clients"
 	@echo "make mutate        change the gate in 400 places, one at a time: do its tests notice?"
+	@echo "make walk          run the tutorial of a release on real weights"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff format and sort the code"
 	@echo "make bench         measure speed on this machine, beside other engines"
@@ -50,6 +51,10 @@ test-clients: setup-dev
 # Half an hour on two cores; an interrupted run goes on where it was.
 mutate: setup-dev
 	@$(IN) $(BIN)/python tools/mutate.py $(ARGS)
+
+# Twenty minutes on two cores, nearly all of them evaluations.
+walk: setup-run
+	@$(IN) bench/walk.sh $(ARGS)
 
 lint: setup-dev
 	@$(IN) $(BIN)/ruff check .
