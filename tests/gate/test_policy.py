@@ -92,6 +92,15 @@ BAD = {
     "an over-refusal of 20": ("safety_levels.0", level(max_over_refusal=20.0)),
     "a level that never ages": ("safety_levels.0", level(max_age_days=0.0)),
     "an unknown safeguard": ("safety_levels.0", level(safeguards=("prayer",))),
+    "votes of no days": ("stages.0", stage(vote_days=0.0)),
+    "a release of no days": ("stages.0", stage(release_days=0.0)),
+    "a wait back in time": ("stages.0", stage(after_days=-1.0)),
+    "evidence a day older than a year": ("domains.0", cyber(max_age_days=366.1)),
+    "a later step back in time": (
+        "strategies.0",
+        replace(HOUSE, strategies=(replace(HOUSE.strategies[0], steps=(
+            *HOUSE.strategies[0].steps[:-1], replace(HOUSE.strategies[0].steps[-1], after_days=-1.0))),)),
+    ),
     "a strategy backwards": (
         "strategies.0",
         replace(HOUSE, strategies=(replace(HOUSE.strategies[0], steps=HOUSE.strategies[0].steps[::-1]),)),
@@ -117,6 +126,25 @@ BAD = {
 def test_lint_names_the_place(case):
     path, pack = BAD[case]
     assert path in [found.path for found in lint(pack) if found.severity == "error"], lint(pack)
+
+
+@pytest.mark.parametrize("domain", HOUSE.domains, ids=lambda domain: domain.name)
+def test_no_danger_may_be_left_out(domain):
+    rest = tuple(other for other in HOUSE.domains if other is not domain)
+    names = tuple(other.name for other in rest)
+    stages = tuple(replace(rule, domains=names) for rule in HOUSE.stages)
+    found = lint(replace(HOUSE, domains=rest, stages=stages, crosswalk=()))
+    assert [(one.path, one.message.split()[0]) for one in found] == [("domains", domain.name)]
+
+
+def test_what_a_sound_pack_may_have():
+    row = Crosswalk("R09", "RSP", "1", "says", "domains.cyber")  # a part, not a leaf
+    assert not lint(replace(HOUSE, crosswalk=(*HOUSE.crosswalk, row)))
+    assert (
+        not lint(cyber(max_age_days=366.0))
+        and not lint(cyber(max_age_days=0.5))
+        and not lint(replace(HOUSE, looks=20))
+    )
 
 
 def test_no_clocks_is_a_warning():
@@ -224,6 +252,8 @@ def test_what_tightens_and_what_loosens():
     assert effects(level(human_labels=False)) == effects(level(categories=("cyber",))) == {"loosens"}
     assert effects(level(safeguards=("input_check", "output_check", "exchange_check"))) == {"tightens"}
     assert effects(replace(HOUSE, clocks=HOUSE.clocks[1:])) == {"loosens"}
+    one_more = replace(HOUSE.clocks[0], name="another")
+    assert effects(replace(HOUSE, clocks=(*HOUSE.clocks, one_more))) == {"tightens"}
     assert "loosens" in effects(replace(HOUSE, domains=HOUSE.domains[1:]))
     assert effects(replace(HOUSE, version="2.0.0", description="another")) == {"neutral"}
     assert "loosens" in effects(

@@ -292,6 +292,8 @@ def test_safeguards_are_measured_both_ways():
     assert guarded(ok, watched(refusals(missed=60))) == NOT_MET
     assert guarded(watched(refusals()[:120])) == NOT_MET  # nothing was to be answered
     assert guarded(watched(refusals()[120:])) == NOT_MET  # nothing was to be refused
+    held = safeguard_verdict(LEVEL, PACK, {}, [watched(refusals(missed=60))], 1.0, False)
+    assert held[:2] == NOT_MET and held[2].startswith("guarded: detects at least 0.") and held[3] == 0.0
     unmeasured = (Verdict.HOLD, Code.SAFEGUARD_UNMEASURED)
     assert guarded() == guarded(run(refusals())) == guarded(watched()) == unmeasured
     # Prompts among which are those that a probe was made from show nothing of it.

@@ -4,6 +4,7 @@ Each change is made to a true bundle, and whatever rests on it (evidence root, v
 signed again by its rightful signers, so that the change itself is all that is wrong.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,17 +12,38 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mythos.gate.bundle import verify_fully
+from mythos.gate.bundle import build_bundle, verify_fully
+from mythos.gate.handling import issue_handling
 from mythos.gate.policy import load_pack
 from mythos.gate.release import evidence_root
-from mythos.records.bundle import BROKEN, VERIFIED, verify_document
+from mythos.ledger.log import last_time
+from mythos.records.bundle import (
+    BROKEN,
+    UNTRUSTED,
+    VERIFIED,
+    ServiceKeys,
+    bundle_json,
+    seal_keys,
+    upper_tail,
+    verify_bundle,
+    verify_document,
+)
+from mythos.records.canonical import canonical, parse
+from mythos.records.clock import Clock
 from mythos.records.dsse import peek
 from mythos.records.evidence import Judge, Labelled, Outcome, Sample
+from mythos.records.note import TreeHead, sign_head
+from mythos.records.principal import OPERATOR
 from mythos.records.profile import CHECKS
 from mythos.records.reasons import Code
-from mythos.records.release import Choice, Stage
+from mythos.records.release import Choice, Stage, Vote, Withdrawal
+from mythos.records.root import leaf_hash
 from mythos.records.signed import KINDS, digest, from_plain, seal
-from tests.gate.town import VOTERS, Town
+from mythos.store.db import Store
+from mythos.store.home import Home, private_directory
+from mythos.store.operator_key import LEDGER_KEY, operator_keys, service_key
+from mythos.store.weights import register
+from tests.gate.town import DAY, VOTERS, Town
 from tests.receipts.world import Forge, answered, both, document, new_town
 
 Change = Callable[[str, int, Any], Any]  # kind, how many of it came before, record -> record, or None
@@ -222,21 +244,192 @@ def watched_town(path) -> tuple[Town, bytes]:
     return town, document(town, answered(town, town.released(town.subject(profile=profile))))
 
 
-def test_the_safety_level_is_judged_again(tmp_path):
-    town, data = watched_town(tmp_path)
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> tuple[Town, bytes]:
+    return watched_town(tmp_path_factory.mktemp("watched"))
+
+
+def blind(kind: str, n: int, record: Any) -> Any:
+    """What was refused under a profile was answered."""
+    if kind != "evidence" or record.profile == "none":
+        return record
+    seen = {Outcome.REFUSAL: Outcome.SUCCESS}
+    return replace(
+        record, samples=tuple(replace(s, outcome=seen.get(s.outcome, s.outcome)) for s in record.samples)
+    )
+
+
+def test_the_safety_level_is_judged_again(watched):
+    town, data = watched
     trust = town.state.deployment
     assert both(data, trust) == VERIFIED and verify_fully(data, trust).status == VERIFIED
-
-    def blind(kind: str, n: int, record: Any) -> Any:
-        if kind != "evidence" or record.profile == "none":
-            return record
-        seen = {Outcome.REFUSAL: Outcome.SUCCESS}
-        return replace(
-            record, samples=tuple(replace(s, outcome=seen.get(s.outcome, s.outcome)) for s in record.samples)
-        )
 
     forged = anew(town, data, blind)
     assert both(forged, trust) == VERIFIED  # what must hold at least says nothing of safeguards
     report = verify_fully(forged, trust)
     assert report.status == BROKEN and "safety level" in report.steps[-1].text
     assert verify_fully(anew(town, data, same), trust).status == VERIFIED
+
+
+def signed_by(town: Town, kind: str, *who: str) -> Change:
+    """Other signers of the first record of a kind."""
+    keys = [town.gate if name == "gate" else town.keys[name] for name in who]
+    return lambda k, n, record: keys if (k, n) == (kind, 0) else None
+
+
+def test_a_release_names_the_one_who_asked_for_it(town, good):
+    other = anew(
+        town, good, only("release", requester="rso-1"), signed_by(town, "release", "gate", "requester-1")
+    )
+    broken(town, other, "not signed by the gate and by who asked for it")
+
+
+def with_records(town: Town, data: bytes, before: str, *more: Any) -> bytes:
+    """A true history with more records, signed by their persons, right before or after the first `before`."""
+    forge = Forge.of(town, data)
+    at = next(i for i, row in enumerate(forge.records) if row[0] == before.removeprefix("after "))
+    at += before.startswith("after ")
+    kinds = {Vote: "vote", Withdrawal: "withdrawal"}
+    rows = [(kinds[type(r)], r.id, seal(r, *signers(town, kinds[type(r)], r)), town.now) for r in more]
+    forge.records[at:at] = rows
+    return forge.bundle()
+
+
+def test_a_veto_stands_until_its_author_takes_it_back(town, good):
+    release = next(r for r in Forge.of(town, good).records if r[0] == "release")
+    subject = from_plain(KINDS["release"], peek(release[2])).subject
+    veto = Vote("veto-9", town.state.deployment, "safety-1", Choice.VETO, subject, "")
+    back = Withdrawal("wd-9", town.state.deployment, "safety-1", "veto-9")
+    trust = town.state.deployment
+    assert both(with_records(town, good, "release", veto), trust) == BROKEN
+    assert both(with_records(town, good, "release", veto, back), trust) == VERIFIED
+    assert both(with_records(town, good, "after release", veto), trust) == VERIFIED  # it came too late
+    assert both(with_records(town, good, "release", replace(veto, choice=Choice.APPROVE)), trust) == VERIFIED
+    unknown = replace(back, vote="vote-of-nobody")
+    assert both(with_records(town, good, "release", unknown), trust) == BROKEN
+    others = replace(back, person="rso-1")
+    assert both(with_records(town, good, "release", veto, others), trust) == BROKEN
+    forge = Forge.of(town, with_records(town, good, "release", veto, back))
+    stolen = [
+        ("withdrawal", "wd-9", seal(back, town.keys["rso-1"]), town.now) if r[1] == "wd-9" else r
+        for r in forge.records
+    ]
+    assert both(replace(forge, records=stolen).bundle(), trust) == BROKEN
+
+
+def test_a_vote_that_was_withdrawn_or_has_grown_old_carries_nothing(town, good):
+    release = from_plain(
+        KINDS["release"], peek(next(r for r in Forge.of(town, good).records if r[0] == "release")[2])
+    )
+    cast = next(r for r in Forge.of(town, good).records if r[1] == release.votes[0])
+    person = from_plain(KINDS["vote"], peek(cast[2])).person
+    back = Withdrawal("wd-8", town.state.deployment, person, release.votes[0])
+    assert both(with_records(town, good, "release", back), town.state.deployment) == BROKEN
+    assert both(with_records(town, good, "after release", back), town.state.deployment) == VERIFIED
+
+    def aged(days: float) -> str:
+        forge = Forge.of(town, good)
+        rows = [(*r[:3], r[3] - days * DAY) if r[1] == release.votes[0] else r for r in forge.records]
+        return both(replace(forge, records=rows).bundle(), town.state.deployment)
+
+    assert aged(13.9) == VERIFIED and aged(14.1) == BROKEN
+
+
+def test_a_release_lives_as_long_as_its_stage_allows_and_a_minute(town, good):
+    at = next(r[3] for r in Forge.of(town, good).records if r[0] == "release")
+    longest = at + 90 * DAY + 60
+    assert both(anew(town, good, only("release", expires_at=longest)), town.state.deployment) == VERIFIED
+    broken(town, anew(town, good, only("release", expires_at=longest + 5)), "lives too long")
+    broken(town, anew(town, good, only("release", expires_at=at)), "lives too long")
+
+
+def test_judged_again_every_step_is_told(town, good, watched):
+    trust = town.state.deployment
+    once, again = verify_document(good, trust), verify_fully(good, trust)
+    assert again.steps[:-1] == once.steps and again.steps[-1].ok and all(step.ok for step in once.steps)
+    assert not any("was asked" in step.text for step in once.steps)
+    other, data = watched
+    report = verify_fully(anew(other, data, blind), other.state.deployment)
+    assert not report.steps[-1].ok and all(step.ok for step in report.steps[:-1])
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "rate", "tail"),
+    [(0, 0, 0.5, 1.0), (3, 10, 0.0, 1.0), (10, 10, 0.5, 1.0), (2, 10, 1.0, 0.0), (0, 10, 0.1, 0.9**10)],
+)
+def test_the_tail_at_its_ends(k, n, rate, tail):
+    assert upper_tail(k, n, rate) == pytest.approx(tail, abs=1e-12)
+
+
+def bare_home(path) -> tuple[Home, Store, Clock, str]:
+    """Nobody is enrolled: weights registered under the operator's own handling decision, and its id."""
+    for name in ("home", "keys"):
+        private_directory(path / name)
+    home = Home(path / "home", path / "keys")
+    store = Store.open(home)
+    clock = Clock(lambda: last_time(store))
+    envelope = issue_handling(home, clock, "fam", "capybara", "ab" * 32)
+    register(store, clock, OPERATOR, "fam", "capybara", "ab" * 32, {}, envelope)
+    return home, store, clock, peek(envelope)["id"]
+
+
+def test_a_handling_decision_alone(tmp_path):
+    home, store, clock, decision = bare_home(tmp_path)
+    data = bundle_json(build_bundle(home, store, clock, decision, ""))
+    operator = operator_keys(home).public_key().public_bytes_raw().hex()
+    assert both(data) == UNTRUSTED and both(data, operator) == VERIFIED and both(data, "ab" * 32) == BROKEN
+    assert "no trust root" in verify_bundle(data).steps[0].text
+    table = parse(data, 1 << 25)
+    claimed = peek(table["keys"].encode())
+
+    def keys(**values: str) -> str:
+        said = ServiceKeys(**{**claimed, **values})
+        return both(canonical({**table, "keys": seal_keys(said, operator_keys(home)).decode()}))
+
+    assert keys() == UNTRUSTED
+    assert keys(ledger="00" * 31) == keys(server=claimed["operator"]) == keys(ledger="zz" * 32) == BROKEN
+    [entry] = table["entries"]
+
+    def entries(event: dict[str, Any], envelope: str = entry["envelope"]) -> str:
+        """The same place in a log of one's own, signed by the ledger's key."""
+        text = canonical(event)
+        leaf = leaf_hash(bytes.fromhex(entry["salt"]) + text)
+        origin = table["head"].split("\n")[0]
+        head = sign_head(TreeHead(origin, 1, leaf), service_key(home, LEDGER_KEY)).decode()
+        row = {**entry, "seq": 0, "event": text.decode(), "envelope": envelope, "path": []}
+        return both(canonical({**table, "head": head, "entries": [row]}))
+
+    event = {**json.loads(entry["event"]), "seq": 0}
+    assert entries(event) == UNTRUSTED
+    for name, value in (
+        ("root", "cd" * 32),
+        ("tier", "opus"),
+        ("family", "other"),
+        ("decision", "dec_x"),
+        ("kind", "x"),
+    ):
+        assert entries({**event, name: value}) == BROKEN
+    assert entries({name: value for name, value in event.items() if name != "time"}) == BROKEN
+    store.close()
+
+
+def test_two_with_the_right_roles_are_not_three(town, good):
+    votes = [
+        from_plain(KINDS["vote"], peek(row[2])) for row in Forge.of(town, good).records if row[0] == "vote"
+    ]
+    named = {vote.person: vote.id for vote in votes}
+    three = tuple(named[who] for who in ("rso-1", "safety-1", "board-1"))
+    assert both(anew(town, good, only("release", votes=three)), town.state.deployment) == VERIFIED
+    broken(town, anew(town, good, only("release", votes=three[:2])), "2 persons approve, 3 must")
+
+
+def test_a_bundle_carries_vetoes_on_its_weights_and_no_others(tmp_path):
+    town = new_town(tmp_path)
+    release = town.released()
+    town.vote("safety-1", replace(release.subject, root="ee" * 32), Choice.VETO)
+    before = document(town, answered(town, release))
+    assert both(before, town.state.deployment) == VERIFIED
+    veto = town.vote("safety-1", release.subject, Choice.VETO)
+    after = Forge.of(town, document(town, answered(town, release))).records
+    assert len([row for row in after if row[0] == "vote"]) == len(VOTERS) + 1
+    assert veto.id in [row[1] for row in after] and veto.id not in before.decode()

@@ -126,8 +126,9 @@ class Forge:
 
     @staticmethod
     def of(town: Town, data: bytes) -> "Forge":
-        """What a true document holds, ready to be tampered with."""
-        bundle = parse(data, 1 << 25)["bundle"]
+        """What a true document or bundle holds, ready to be tampered with."""
+        table = parse(data, 1 << 25)
+        bundle = table.get("bundle", table)
         rows = []
         for entry in bundle["entries"]:
             event = json.loads(entry["event"])
