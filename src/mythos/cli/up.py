@@ -6,9 +6,9 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -131,17 +131,20 @@ def curl(server: Server, tier: str) -> str:
 
 def wait_until_told(service: "Service", announce_ready: Callable[[], None]) -> None:
     """Wait for Ctrl-C, SIGTERM or the terminal's end. A second one cuts short the answers still running."""
-    told = threading.Event()
+    # A signal may come in the middle of the wait: a queue takes it then, an Event would wait for itself.
+    told: SimpleQueue[int] = SimpleQueue()
+    seen: list[int] = []
 
     def tell(number: int, frame: FrameType | None) -> None:
-        if told.is_set():
+        if seen:
             service.cancel_running()
-        told.set()
+        seen.append(number)
+        told.put(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, tell)
     announce_ready()
-    told.wait()
+    told.get()
     note("stopping: running answers get a moment to finish")
 
 
