@@ -53,23 +53,28 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(moe.routed, width))
         self.register_buffer("e_score_correction_bias", torch.zeros(moe.routed) if moe.bias else None)
 
-    def forward(self, x_TD: Tensor, ids_TA: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Chosen experts (T, A) and the weight of each (T, A) fp32."""
+    def scores(self, x_TD: Tensor) -> Tensor:
+        """How well each expert suits each token: (T, E) fp32, before any selection bias."""
         x_TD, weight_ED = x_TD.float(), self.weight.float()
         if x_TD.shape[0] <= FEW_ROWS:  # a matrix product's bits would depend on the number of rows
             logits_TE = (x_TD[:, None] * weight_ED).sum(-1)
         else:
             logits_TE = F.linear(x_TD, weight_ED)
-        scores_TE = logits_TE.softmax(-1) if self.moe.score == "softmax" else logits_TE.sigmoid()
+        return logits_TE.softmax(-1) if self.moe.score == "softmax" else logits_TE.sigmoid()
+
+    def forward(self, x_TD: Tensor, ids_TA: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Chosen experts (T, A) and the weight of each (T, A) fp32."""
+        scores_TE = self.scores(x_TD)
         if ids_TA is None:
-            ids_TA = self._choose(scores_TE)
+            ids_TA = self.choose(scores_TE)
         weights_TA = scores_TE.gather(-1, ids_TA)
         if self.moe.renormalise:
             weights_TA = weights_TA / (weights_TA.sum(-1, keepdim=True) + 1e-20)  # sigmoids may all vanish
         return ids_TA, weights_TA * self.moe.scale
 
-    def _choose(self, scores_TE: Tensor) -> Tensor:
-        bias_E = self.e_score_correction_bias
+    def choose(self, scores_TE: Tensor, bias_E: Tensor | None = None) -> Tensor:
+        """The experts (T, A) that these scores lead to under a selection bias, by default the router's own."""
+        bias_E = self.e_score_correction_bias if bias_E is None else bias_E
         if bias_E is not None:
             scores_TE = scores_TE + bias_E.float()
         if self.moe.groups > 1:  # only experts of the best groups may be chosen

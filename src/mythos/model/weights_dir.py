@@ -141,10 +141,10 @@ def _write(parent: Path, keyring: Keyring, weights: WeightsFiles) -> None:
     temporary = parent / f".writing-{secrets.token_hex(8)}"
     temporary.mkdir(mode=0o700)
     try:
-        with _create(temporary / KEY) as out:
+        with create(temporary / KEY) as out:
             out.write(_key_json(keyring.kek, wrapped))
         for name, parts in contents.items():
-            with _create(temporary / (name + SEALED)) as out:
+            with create(temporary / (name + SEALED)) as out:
                 seal(out, key, weights.root, name, parts)
         sync(temporary)
         if target.exists():
@@ -433,7 +433,8 @@ def _parse_config(path: Path, data: bytes) -> ModelConfig:
 
 
 @contextmanager
-def _create(path: Path) -> Iterator[BinaryIO]:
+def create(path: Path) -> Iterator[BinaryIO]:
+    """A new file (0600), open for writing; on disk when the block ends."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         yield out

@@ -1,0 +1,113 @@
+"""Causal attention over packed rows for training, with a backward of its own.
+
+Shape letters: R rows of L tokens, H query heads, G key/value heads, N = H / G, K head width, Q query rows of a tile
+"""
+
+import torch
+from torch import Tensor
+
+from mythos.model.attention import Attend
+
+TILE = 128  # query rows of a tile; keys behind its last row are never looked at
+
+
+def packed_attend(starts_RL: Tensor) -> Attend:
+    """Attention within the documents of packed rows, for `Transformer` and its blocks.
+
+    `starts_RL` holds, for every token, the index in its row at which its document begins. Token rows are R * L.
+    """
+    rows, length = starts_RL.shape
+
+    def attend(_layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(0, (rows, length)) for t in (q_THK, k_TGK, v_TGK))
+        return PackedAttention.apply(q, k, v, starts_RL).flatten(0, 1)
+
+    return attend
+
+
+class PackedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(K)) v within each document, tile by tile; scores are never whole.
+
+    The forward keeps the log-sum-exp of each row, the backward makes the scores again from it (FlashAttention-2,
+    arXiv 2307.08691, section 3.1). torch's own backward on CPU takes over twice the time of these products.
+    """
+
+    @staticmethod
+    def forward(ctx, q_RLHK: Tensor, k_RLGK: Tensor, v_RLGK: Tensor, starts_RL: Tensor) -> Tensor:
+        shape = q_RLHK.shape
+        q, k, v = _by_group(q_RLHK, k_RLGK.shape[2]), _heads_first(k_RLGK), _heads_first(v_RLGK)
+        outs, lses = [], []
+        for start, end in _tiles(shape[1]):
+            s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
+            lse_BQ = s_BQL.logsumexp(-1)
+            p_BQL = (s_BQL - lse_BQ[..., None]).exp().to(v.dtype)
+            outs.append(torch.bmm(p_BQL, v[:, :end]).unflatten(1, (-1, end - start)))
+            lses.append(lse_BQ)
+        out = torch.cat(outs, 2)
+        ctx.save_for_backward(q, k, v, out, torch.cat(lses, 1), starts_RL)
+        return _ungroup(out, shape)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse, starts_RL = ctx.saved_tensors
+        groups = k.shape[0] // starts_RL.shape[0]
+        shape = grads[0].shape
+        g = _by_group(grads[0], groups)
+        heads = q.shape[1]
+        scale = q.shape[-1] ** -0.5
+        dq = []
+        dk = torch.zeros_like(k, dtype=torch.float32)
+        dv = torch.zeros_like(v, dtype=torch.float32)
+        at = 0
+        for start, end in _tiles(shape[1]):
+            q_BQK, g_BQK, o_BQK = (t[:, :, start:end].flatten(1, 2) for t in (q, g, out))
+            rows = heads * (end - start)
+            lse_BQ = lse[:, at : at + rows]
+            at += rows
+            s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
+            p_BQL = (s_BQL - lse_BQ[..., None]).exp()
+            dp_BQL = torch.bmm(g_BQK, v[:, :end].transpose(1, 2)).float()
+            delta_BQ = (g_BQK.float() * o_BQK.float()).sum(-1)
+            ds_BQL = (p_BQL * (dp_BQL - delta_BQ[..., None]) * scale).to(q.dtype)
+            dv[:, :end] += torch.bmm(p_BQL.to(q.dtype).transpose(1, 2), g_BQK)
+            dk[:, :end] += torch.bmm(ds_BQL.transpose(1, 2), q_BQK)
+            dq.append(torch.bmm(ds_BQL, k[:, :end]).unflatten(1, (heads, -1)))
+        rows_of = starts_RL.shape[0]
+        return (
+            _ungroup(torch.cat(dq, 2), shape),
+            _tokens_first(dk.to(k.dtype), rows_of),
+            _tokens_first(dv.to(v.dtype), rows_of),
+            None,
+        )
+
+
+def _tiles(length: int) -> list[tuple[int, int]]:
+    return [(start, min(start + TILE, length)) for start in range(0, length, TILE)]
+
+
+def _scores(q_BNQK: Tensor, k_BLK: Tensor, starts_RL: Tensor, start: int, end: int) -> Tensor:
+    """(B, N * Q, end) fp32 scores of the tile, minus infinity where a token may not look."""
+    s_BQL = torch.bmm(q_BNQK.flatten(1, 2), k_BLK.transpose(1, 2)).float() * q_BNQK.shape[-1] ** -0.5
+    rows, groups, heads = starts_RL.shape[0], k_BLK.shape[0] // starts_RL.shape[0], q_BNQK.shape[1]
+    keys_L = torch.arange(end, device=k_BLK.device)
+    queries_Q = torch.arange(start, end, device=k_BLK.device)
+    seen_RQL = (keys_L <= queries_Q[:, None]) & (keys_L >= starts_RL[:, start:end, None])
+    s = s_BQL.view(rows, groups, heads, end - start, end)
+    return s.masked_fill(~seen_RQL[:, None, None], float("-inf")).view_as(s_BQL)
+
+
+def _by_group(x_RLHK: Tensor, groups: int) -> Tensor:
+    """(R * G, N, L, K): the query heads that share a key head beside one another."""
+    return x_RLHK.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
+
+
+def _ungroup(x_BNLK: Tensor, shape: torch.Size) -> Tensor:
+    return x_BNLK.unflatten(0, (shape[0], -1)).permute(0, 3, 1, 2, 4).reshape(shape)
+
+
+def _heads_first(x_RLGK: Tensor) -> Tensor:
+    return x_RLGK.transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def _tokens_first(x_BLK: Tensor, rows: int) -> Tensor:
+    return x_BLK.unflatten(0, (rows, -1)).transpose(1, 2)

@@ -1,0 +1,42 @@
+"""What a step learns from: packed rows and, for every token, the targets that count and how much.
+
+Every way of training is a choice of targets and weights: the next token (pretraining; answers only in chats), a
+teacher's likely tokens, a sampled token by how much more a teacher likes it, an answer preferred or rejected.
+
+Shape letters: R rows of L tokens, T = R * L token rows, A targets per token
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mythos.train.forward import Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Targets below 0 count nothing. The loss of a step is divided by the sum of its batches' `count`."""
+
+    packed: Packed
+    targets_TA: Tensor
+    weights_TA: Tensor
+    count: int
+
+
+Batches = Callable[[int, int], Batch]
+"""(first row, number of rows) -> the batch of these rows; a pure function unless it says otherwise."""
+
+
+def packed_rows(tokens_RL: np.ndarray, positions_RL: np.ndarray) -> Packed:
+    """Rows whose positions restart at 0 with every document."""
+    tokens, positions = torch.from_numpy(tokens_RL), torch.from_numpy(positions_RL)
+    return Packed(tokens, positions, torch.arange(tokens.shape[1]) - positions)
+
+
+def next_tokens(packed: Packed, targets_RL: np.ndarray) -> Batch:
+    """Plain next-token training; targets below 0 are not learnt."""
+    targets_TA = torch.from_numpy(targets_RL).flatten()[:, None]
+    return Batch(packed, targets_TA, torch.ones(targets_TA.shape), int((targets_TA >= 0).sum()))

@@ -1,0 +1,107 @@
+"""The training pass through a model: blocks compiled once for all layers, attention within documents.
+
+Shape letters: R rows of L tokens, T = R * L token rows, D width, E experts
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from mythos.model.moe import MoE
+from mythos.model.rope import rotations
+from mythos.model.transformer import Block, Transformer
+from mythos.train.attention import packed_attend
+from mythos.train.balance import quantile_bias
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Packed rows: tokens, their position in their document, and where in its row that begins; all (R, L)."""
+
+    tokens_RL: Tensor
+    positions_RL: Tensor
+    starts_RL: Tensor
+
+
+class Routed(NamedTuple):
+    """What one router did with a batch: its scores, before any bias, and the selection bias it chose under."""
+
+    scores_TE: Tensor
+    bias_E: Tensor
+
+
+class Trainee:
+    """A model in training and its way through the blocks.
+
+    With `compiled`, torch.compile makes one program for all layers of a kind: their tensors are bound to it
+    from outside. With `recompute`, what a block computed is not kept but made again in the backward. With
+    `balanced`, each batch is routed under the biases that balance it (`balance.quantile_bias`).
+    """
+
+    def __init__(self, model: Transformer, compiled: bool, recompute: bool, balanced: bool = False) -> None:
+        self.model = model
+        self._recompute = recompute
+        self._run = torch.compile(_run, dynamic=False) if compiled else _run
+        kinds: dict[bool, _BlockPass] = {}
+        self._blocks = []
+        for block in model.layers:
+            assert isinstance(block, Block)
+            tensors = {f"block.{name}": t for name, t in [*block.named_parameters(), *block.named_buffers()]}
+            self._blocks.append((kinds.setdefault(block.routed, _BlockPass(block, balanced)), tensors))
+
+    def hidden(self, batch: Packed) -> tuple[Tensor, list[Routed]]:
+        """What the head sees of every token, (T, D), and what each routed layer's router did."""
+        model = self.model
+        rotation = rotations(batch.positions_RL.flatten(), model.frequencies_R, model.rope_scale)
+        x_TD = model.embed(batch.tokens_RL.flatten())
+        routed = []
+        for kind, tensors in self._blocks:
+            inputs = (kind, tensors, x_TD, *rotation, batch.starts_RL)
+            if self._recompute:
+                x_TD, *of = checkpoint(self._run, *inputs, use_reentrant=False)
+            else:
+                x_TD, *of = self._run(*inputs)
+            if of:
+                routed.append(Routed(*of))
+        return model.norm(x_TD), routed
+
+    @property
+    def head_VD(self) -> Tensor:
+        head = self.model.lm_head
+        return self.model.embed.weight if head is None else head.weight
+
+
+class _BlockPass(nn.Module):
+    """A block that also tells what its router did."""
+
+    def __init__(self, block: Block, balanced: bool) -> None:
+        super().__init__()
+        self.block = block
+        self._balanced = balanced
+
+    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], starts_RL: Tensor) -> tuple[Tensor, ...]:
+        block = self.block
+        x_TD = x_TD + block.self_attn(block.input_layernorm(x_TD), rotation, packed_attend(starts_RL))
+        y_TD = block.post_attention_layernorm(x_TD)
+        if not isinstance(block.mlp, MoE):
+            return (x_TD + block.mlp(y_TD),)
+        gate = block.mlp.gate
+        scores_TE, bias_E = gate.scores(y_TD).detach(), gate.e_score_correction_bias
+        if self._balanced:
+            bias_E = quantile_bias(gate, scores_TE)
+        ids_TA = gate.choose(scores_TE, bias_E)
+        return (
+            x_TD + block.mlp(y_TD, ids_TA),
+            scores_TE,
+            torch.zeros_like(scores_TE[0]) if bias_E is None else bias_E,
+        )
+
+
+def _run(
+    kind: _BlockPass, tensors: dict[str, Tensor], x_TD: Tensor, cos: Tensor, sin: Tensor, starts_RL: Tensor
+) -> tuple[Tensor, ...]:
+    return functional_call(kind, tensors, (x_TD, (cos, sin), starts_RL))

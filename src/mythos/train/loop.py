@@ -1,0 +1,218 @@
+"""The one training loop: rows in, weights out; resumes bit for bit from its last checkpoint."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mythos.model.transformer import Transformer
+from mythos.records.keyring import Keyring
+from mythos.spec.counting import flops_per_token
+from mythos.store.home import private_directory
+from mythos.train.balance import load, rebalance, routers
+from mythos.train.batch import Batches
+from mythos.train.checkpoint import Checkpoint, save
+from mythos.train.checkpoint import load as load_checkpoint
+from mythos.train.forward import Trainee
+from mythos.train.loss import weighted_cross_entropy
+from mythos.train.machine import matmul_peak
+from mythos.train.optim import Optimiser
+from mythos.train.settings import Budget, TrainError, TrainSettings, rate_factor
+from mythos.train.weights import computing
+
+METRICS = "metrics.jsonl"
+CHECKPOINT_SECONDS = 300.0
+PATIENCE = 10  # steps in a row whose gradient is not finite before the run is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One step, as it stands in the metrics file. `loss` is in nats per counted target."""
+
+    step: int
+    tokens: int
+    loss: float
+    rate: float  # the factor on the learning rates
+    gradient_norm: float
+    tokens_per_second: float
+    peak_share: float  # of this machine's measured bf16 matrix products
+    seconds: float  # of training, pauses left out
+    seconds_left: float
+    expert_load: float | None  # the busiest expert's load over the mean, worst layer
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run ended with: float32 tensors under the model's names."""
+
+    tensors: Mapping[str, Tensor]
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float  # mean of the last tenth of the steps
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds beside tensors. `steps` is None while a budget of seconds runs its stable part."""
+
+    step: int = 0
+    seconds: float = 0.0
+    decay_from: int | None = None
+    steps: int | None = None
+
+
+def train(
+    run: Path,
+    keyring: Keyring,
+    model: Transformer,
+    batches: Batches,
+    settings: TrainSettings,
+    budget: Budget,
+    inputs: Mapping[str, Any],
+    report: Callable[[Metrics], None] = lambda _: None,
+    pause: Callable[[], float] = lambda: 0.0,
+    compiled: bool = True,
+) -> Trained:
+    """Trains `model` (float32; put into training form in place) in the directory `run`, from its checkpoint if any.
+
+    `inputs` says what the run is made of (data, parents, code): a checkpoint of other inputs, settings or budget
+    is a TrainError. `pause` is called between batches, waits as long as the machine is needed elsewhere, and
+    returns the seconds it took. The same inputs, settings, budget of tokens, torch and machine give the same
+    bits, however often the run is stopped.
+    """
+    private_directory(run)
+    facts = json.loads(
+        json.dumps(
+            {"inputs": inputs, "settings": asdict(settings), "budget": asdict(budget), "compiled": compiled}
+        )
+    )
+    computing(model)
+    optimiser, state = Optimiser(model, settings), _State()
+    if found := load_checkpoint(run, keyring):
+        _check_same(run, found.facts, facts)
+        state = _State(**found.facts["state"])
+        optimiser.restore(found.tensors)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(found.tensors[f"buffer.{name}"])
+    elif budget.tokens is not None:
+        state.steps = max(1, round(budget.tokens / settings.step_tokens))
+        state.decay_from = state.steps - round(state.steps * settings.decay_share)
+    losses = _resume_metrics(run / METRICS, state.step)
+    trainee = Trainee(model, compiled, settings.recompute, settings.balance == "quantile")
+    gates = routers(model) if settings.balance != "none" else []
+    flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2)
+    peak = matmul_peak()
+    saved, spoiled = time.monotonic(), 0
+    torch.manual_seed(settings.seed)
+    with (run / METRICS).open("a") as out:
+        while state.steps is None or state.step < state.steps:
+            began, paused = time.monotonic(), 0.0
+            first = state.step * settings.step_rows
+            parts = [batches(first + i * settings.rows, settings.rows) for i in range(settings.accumulate)]
+            count = max(1, sum(part.count for part in parts))
+            total, routed = 0.0, []
+            for part in parts:
+                paused += pause()
+                x_TD, of = trainee.hidden(part.packed)
+                loss = weighted_cross_entropy(x_TD, trainee.head_VD, part.targets_TA, part.weights_TA) / count
+                loss.backward()
+                optimiser.collect()
+                total += loss.item()
+                routed.append(of)
+            factor = rate_factor(state.step, settings, state.decay_from, state.steps)
+            norm = optimiser.step(factor)
+            worst = None
+            for index, gate in enumerate(gates):
+                scores_TE = torch.cat([of[index].scores_TE for of in routed])
+                bias_E = torch.stack([of[index].bias_E for of in routed]).mean(0)
+                load_E = load(gate, scores_TE, bias_E).float()
+                worst = max(worst or 0.0, (load_E.max() / load_E.mean()).item())
+                rebalance(gate, scores_TE, bias_E, settings.balance)  # pyright: ignore[reportArgumentType]
+            took = time.monotonic() - began - paused
+            state.step += 1
+            state.seconds += took
+            spoiled = 0 if math.isfinite(norm) and math.isfinite(total) else spoiled + 1
+            if spoiled >= PATIENCE:
+                raise TrainError(
+                    f"{run.name}: the gradient was not finite for {PATIENCE} steps, from step {state.step - PATIENCE + 1} on.",
+                    "Lower the learning rate, or look for damaged data in the rows of these steps.",
+                )
+            _plan_end(state, settings, budget)
+            metrics = Metrics(
+                step=state.step,
+                tokens=state.step * settings.step_tokens,
+                loss=total,
+                rate=factor,
+                gradient_norm=norm,
+                tokens_per_second=settings.step_tokens / took,
+                peak_share=flops * settings.step_tokens / took / peak,
+                seconds=state.seconds,
+                seconds_left=_seconds_left(state, budget),
+                expert_load=worst,
+            )
+            losses.append(total)
+            out.write(json.dumps(asdict(metrics)) + "\n")
+            report(metrics)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == state.steps:
+                out.flush()
+                os.fsync(out.fileno())
+                buffers = {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
+                save(run, keyring, Checkpoint(facts | {"state": asdict(state)}, optimiser.state() | buffers))
+                saved = time.monotonic()
+    tensors = optimiser.masters | dict(model.named_buffers())
+    tail = losses[-max(1, len(losses) // 10) :]
+    return Trained(
+        tensors, state.step, state.step * settings.step_tokens, state.seconds, sum(tail) / len(tail)
+    )
+
+
+def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
+    """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be."""
+    if budget.seconds is None or state.steps is not None:
+        return
+    per_step = state.seconds / state.step
+    decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
+    if state.seconds + decay * per_step >= budget.seconds:
+        state.decay_from, state.steps = state.step, state.step + decay
+
+
+def _seconds_left(state: _State, budget: Budget) -> float:
+    if state.steps is not None:
+        return state.seconds / state.step * (state.steps - state.step)
+    assert budget.seconds is not None
+    return max(0.0, budget.seconds - state.seconds)
+
+
+def _check_same(run: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise TrainError(
+                f"The checkpoint in {run} is of a run with other {key}.",
+                "Give the run a directory of its own, or remove that one.",
+            )
+
+
+def _resume_metrics(path: Path, step: int) -> list[float]:
+    """Drops what the file tells of steps after the checkpoint; the losses up to it."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                break  # the line that a killed process was writing
+            if row["step"] > step:
+                break
+            kept.append((line, row["loss"]))
+        draft = path.with_suffix(".draft")
+        draft.write_text("".join(line + "\n" for line, _ in kept))
+        os.replace(draft, path)
+    return [loss for _, loss in kept]

@@ -1,0 +1,61 @@
+"""Cross-entropy against one target or a few weighted ones, a chunk of tokens at a time.
+
+Shape letters: T token rows, D width, V vocabulary, A targets per token, C rows of a chunk
+
+The logits of all tokens never exist together: with a vocabulary of 49,152 they would be the largest tensor of a
+step. The gradient is made beside the loss, while the chunk's logits are there, so the backward recomputes nothing.
+"""
+
+import torch
+from torch import Tensor
+
+CHUNK = 256  # token rows
+
+
+def cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+    """Sum over the tokens of -log softmax(x head^T)[target], a scalar in fp32. Targets below 0 count nothing."""
+    return weighted_cross_entropy(x_TD, head_VD, targets_T[:, None], torch.ones_like(targets_T[:, None]))
+
+
+def weighted_cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor) -> Tensor:
+    """Sum over tokens and their targets of -weight * log softmax(x head^T)[target], in fp32.
+
+    With a teacher's probabilities as weights this is distillation (Hinton et al. 2015, arXiv 1503.02531) up to the
+    teacher's entropy, which has no gradient. A target below 0 counts nothing. Indices of one token are distinct
+    or add up.
+    """
+    return _ChunkedCrossEntropy.apply(x_TD, head_VD, targets_TA, weights_TA)  # pyright: ignore[reportReturnType]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor) -> Tensor:
+        weights_TA = torch.where(targets_TA < 0, 0.0, weights_TA.float())
+        targets_TA = targets_TA.clamp(min=0)
+        total = torch.zeros((), dtype=torch.float32, device=x_TD.device)
+        dx_TD = torch.empty_like(x_TD) if x_TD.requires_grad else None
+        dhead_VD = None
+        for start in range(0, len(x_TD), CHUNK):
+            rows = slice(start, start + CHUNK)
+            x_CD, targets_CA, weights_CA = x_TD[rows], targets_TA[rows], weights_TA[rows]
+            logits_CV = (x_CD @ head_VD.T).float()
+            lse_C1 = logits_CV.logsumexp(-1, keepdim=True)
+            total += (weights_CA * (lse_C1 - logits_CV.gather(-1, targets_CA))).sum()
+            g_CV = logits_CV.sub_(lse_C1).exp_().mul_(weights_CA.sum(-1, keepdim=True))
+            g_CV = g_CV.scatter_add_(-1, targets_CA, -weights_CA).to(x_TD.dtype)
+            if dx_TD is not None:
+                dx_TD[rows] = g_CV @ head_VD
+            if head_VD.requires_grad:
+                part_VD = g_CV.T @ x_CD
+                dhead_VD = part_VD.float() if dhead_VD is None else dhead_VD.add_(part_VD)
+        ctx.save_for_backward(dx_TD, dhead_VD)
+        ctx.head_dtype = head_VD.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        dx_TD, dhead_VD = ctx.saved_tensors
+        scale = grads[0]
+        dx = None if dx_TD is None else dx_TD * scale.to(dx_TD.dtype)
+        dhead = None if dhead_VD is None else (dhead_VD * scale).to(ctx.head_dtype)
+        return dx, dhead, None, None
