@@ -1,11 +1,12 @@
-"""The training step beside its peers, in one run: forward and backward of 4 x 512 tokens, SmolLM2-135M's shape.
+"""The training step beside its peers, in one run: forward and backward of 4 x 512 tokens, SmolLM2-135M's
+shape.
 
     python bench/train_step.py [--rounds 8] [--json]
 
-Peers: `transformers` eager in bf16; a plain loop in the manner of nanoGPT (the whole model under torch.compile,
-torch's attention, whole logits, bf16); and the step's own matrix products replayed alone, with the same shapes,
-strides and dtypes. Each round takes them one after the other; ratios are of one round, their median is told.
-Needs `transformers` (make setup-dev) and a C++ compiler.
+Peers: `transformers` eager in bf16; a plain loop in the manner of nanoGPT (the whole model under
+torch.compile, torch's attention, whole logits, bf16); and the step's own matrix products replayed alone, with
+the same shapes, strides and dtypes. Each round takes them one after the other; ratios are of one round, their
+median is told. Needs `transformers` (make setup-dev) and a C++ compiler.
 """
 
 import argparse
@@ -95,7 +96,9 @@ def transformers_step(model: Transformer) -> Callable[[], Tensor]:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps the matrix products that run under it: the operator and its operands' shapes, strides and dtypes."""
+    """Keeps the matrix products that run under it: the operator and its operands' shapes, strides
+    and dtypes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +178,8 @@ def main() -> None:
     for name, row in report.items():
         low, middle, high = row["tokens_per_second"]
         print(
-            f"{name:14} {middle:7.0f} tok/s ({low:.0f} to {high:.0f})   time / ours {row['ours_is_faster_by']:.3f}"
+            f"{name:14} {middle:7.0f} tok/s ({low:.0f} to {high:.0f})   "
+            f"time / ours {row['ours_is_faster_by']:.3f}"
         )
 
 

@@ -113,7 +113,9 @@ def test_the_chunked_loss_equals_the_plain_one(tokens: int, targets: int, chunk:
 
 
 def test_attention_in_bf16_is_nearly_as_near_to_float32_as_torch_s_own() -> None:
-    """Scores leave the matrix product in bf16, torch keeps them in float32: up to 1.3 times its error alone."""
+    """Scores leave the matrix product in bf16, torch keeps them in float32: up to 1.3 times its
+    error alone.
+    """
     random = torch.Generator().manual_seed(0)
     q, k, v, g = (torch.randn(2 * 256, heads, 32, generator=random) for heads in (6, 2, 2, 6))
     starts = torch.zeros(2, 256, dtype=torch.long)

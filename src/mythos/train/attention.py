@@ -1,6 +1,7 @@
 """Causal attention over packed rows for training, with a backward of its own.
 
-Shape letters: R rows of L tokens, H query heads, G key/value heads, N = H / G, K head width, Q query rows of a tile
+Shape letters: R rows of L tokens, H query heads, G key/value heads, N = H / G, K head width, Q query rows of
+a tile
 """
 
 import torch
@@ -14,7 +15,8 @@ TILE = 128  # query rows of a tile; keys behind its last row are never looked at
 def packed_attend(starts_RL: Tensor) -> Attend:
     """Attention within the documents of packed rows, for `Transformer` and its blocks.
 
-    `starts_RL` holds, for every token, the index in its row at which its document begins. Token rows are R * L.
+    `starts_RL` holds, for every token, the index in its row at which its document begins. Token rows are R *
+    L.
     """
     rows, length = starts_RL.shape
 
@@ -28,8 +30,9 @@ def packed_attend(starts_RL: Tensor) -> Attend:
 class PackedAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(K)) v within each document, tile by tile; scores are never whole.
 
-    The forward keeps the log-sum-exp of each row, the backward makes the scores again from it (FlashAttention-2,
-    arXiv 2307.08691, section 3.1). torch's own backward on CPU takes over twice the time of these products.
+    The forward keeps the log-sum-exp of each row, the backward makes the scores again from it
+    (FlashAttention-2, arXiv 2307.08691, section 3.1). torch's own backward on CPU takes over twice the time
+    of these products.
     """
 
     @staticmethod

@@ -31,8 +31,9 @@ def load(router: Router, scores_TE: Tensor, bias_E: Tensor | None = None) -> Ten
 def quantile_bias(router: Router, scores_TE: Tensor) -> Tensor:
     """(E,) the bias under which these tokens load the experts evenly, sought from the router's present one.
 
-    The dual of the balanced assignment, by turns: what a score has to exceed to be chosen by its token, then the
-    bias with which an expert exceeds that for its share of the tokens. No rate to set (Kimi K3, arXiv 2607.24653).
+    The dual of the balanced assignment, by turns: what a score has to exceed to be chosen by its token, then
+    the bias with which an expert exceeds that for its share of the tokens. No rate to set (Kimi K3, arXiv
+    2607.24653).
     """
     bias_E = router.e_score_correction_bias
     bias_E = torch.zeros_like(scores_TE[0]) if bias_E is None else bias_E

@@ -28,7 +28,9 @@ class Packed:
 
 
 class Routed(NamedTuple):
-    """What one router did with a batch: its scores, before any bias, and the selection bias it chose under."""
+    """What one router did with a batch: its scores, before any bias, and the selection bias it
+    chose under.
+    """
 
     scores_TE: Tensor
     bias_E: Tensor

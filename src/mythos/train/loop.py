@@ -61,7 +61,9 @@ class Trained:
 
 @dataclass(slots=True)
 class _State:
-    """What a checkpoint holds beside tensors. `steps` is None while a budget of seconds runs its stable part."""
+    """What a checkpoint holds beside tensors. `steps` is None while a budget of seconds runs its
+    stable part.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -81,12 +83,13 @@ def train(
     pause: Callable[[], float] = lambda: 0.0,
     compiled: bool = True,
 ) -> Trained:
-    """Trains `model` (float32; put into training form in place) in the directory `run`, from its checkpoint if any.
+    """Trains `model` (float32; put into training form in place) in the directory `run`, from its checkpoint
+    if any.
 
-    `inputs` says what the run is made of (data, parents, code): a checkpoint of other inputs, settings or budget
-    is a TrainError. `pause` is called between batches, waits as long as the machine is needed elsewhere, and
-    returns the seconds it took. The same inputs, settings, budget of tokens, torch and machine give the same
-    bits, however often the run is stopped.
+    `inputs` says what the run is made of (data, parents, code): a checkpoint of other inputs, settings or
+    budget is a TrainError. `pause` is called between batches, waits as long as the machine is needed
+    elsewhere, and returns the seconds it took. The same inputs, settings, budget of tokens, torch and machine
+    give the same bits, however often the run is stopped.
     """
     private_directory(run)
     facts = json.loads(
@@ -142,7 +145,8 @@ def train(
             spoiled = 0 if math.isfinite(norm) and math.isfinite(total) else spoiled + 1
             if spoiled >= PATIENCE:
                 raise TrainError(
-                    f"{run.name}: the gradient was not finite for {PATIENCE} steps, from step {state.step - PATIENCE + 1} on.",
+                    f"{run.name}: the gradient was not finite for {PATIENCE} steps, "
+                    f"from step {state.step - PATIENCE + 1} on.",
                     "Lower the learning rate, or look for damaged data in the rows of these steps.",
                 )
             _plan_end(state, settings, budget)

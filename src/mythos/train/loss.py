@@ -2,8 +2,9 @@
 
 Shape letters: T token rows, D width, V vocabulary, A targets per token, C rows of a chunk
 
-The logits of all tokens never exist together: with a vocabulary of 49,152 they would be the largest tensor of a
-step. The gradient is made beside the loss, while the chunk's logits are there, so the backward recomputes nothing.
+The logits of all tokens never exist together: with a vocabulary of 49,152 they would be the largest tensor of
+a step. The gradient is made beside the loss, while the chunk's logits are there, so the backward recomputes
+nothing.
 """
 
 import torch
@@ -13,16 +14,18 @@ CHUNK = 256  # token rows
 
 
 def cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
-    """Sum over the tokens of -log softmax(x head^T)[target], a scalar in fp32. Targets below 0 count nothing."""
+    """Sum over the tokens of -log softmax(x head^T)[target], a scalar in fp32. Targets below 0
+    count nothing.
+    """
     return weighted_cross_entropy(x_TD, head_VD, targets_T[:, None], torch.ones_like(targets_T[:, None]))
 
 
 def weighted_cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor) -> Tensor:
     """Sum over tokens and their targets of -weight * log softmax(x head^T)[target], in fp32.
 
-    With a teacher's probabilities as weights this is distillation (Hinton et al. 2015, arXiv 1503.02531) up to the
-    teacher's entropy, which has no gradient. A target below 0 counts nothing. Indices of one token are distinct
-    or add up.
+    With a teacher's probabilities as weights this is distillation (Hinton et al. 2015, arXiv 1503.02531) up
+    to the teacher's entropy, which has no gradient. A target below 0 counts nothing. Indices of one token are
+    distinct or add up.
     """
     return _ChunkedCrossEntropy.apply(x_TD, head_VD, targets_TA, weights_TA)  # pyright: ignore[reportReturnType]
 

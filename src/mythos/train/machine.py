@@ -9,7 +9,9 @@ SIZE = 2048
 
 
 def matmul_peak() -> float:
-    """FLOP/s of bf16 products of 2,048 x 2,048 matrices on the threads in use; the median of five, 2 per MAC."""
+    """FLOP/s of bf16 products of 2,048 x 2,048 matrices on the threads in use; the median of five,
+    2 per MAC.
+    """
     a, b = (torch.randn(SIZE, SIZE).bfloat16() for _ in range(2))
     times = []
     for _ in range(6):

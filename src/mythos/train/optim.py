@@ -1,4 +1,6 @@
-"""bf16 weights to compute with, float32 masters to train: AdamW, and Muon for the matrices inside the blocks."""
+"""bf16 weights to compute with, float32 masters to train: AdamW, and Muon for the matrices inside
+the blocks.
+"""
 
 import math
 from collections.abc import Mapping
@@ -57,7 +59,8 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, factor: float) -> float:
-        """Moves masters and parameters at `factor` times the learning rates; the gradient's norm before clipping.
+        """Moves masters and parameters at `factor` times the learning rates; the gradient's norm before
+        clipping.
 
         A gradient that is not finite moves nothing.
         """

@@ -6,16 +6,14 @@ Shape letters: T token rows, F inner width
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mythos.model.transformer import Block, Transformer
-from mythos.spec.config import ModelConfig
+from mythos.model.transformer import Transformer
 from mythos.train.batch import Batch
-from mythos.train.loss import weighted_cross_entropy
 from mythos.train.forward import Trainee
+from mythos.train.loss import weighted_cross_entropy
 
 
 @torch.no_grad()
@@ -35,7 +33,9 @@ def layers_to_keep(
     batches: Sequence[Batch],
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[int]:
-    """Indices of the `keep` layers that stay when, again and again, the one whose loss hurts least is left out."""
+    """Indices of the `keep` layers that stay when, again and again, the one whose loss hurts least is left
+    out.
+    """
     layers = list(model.layers)
     left = list(range(len(layers)))
     try:
@@ -51,7 +51,7 @@ def layers_to_keep(
     return left
 
 
-def without_layers(config: ModelConfig, tensors: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:
+def without_layers(tensors: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:
     """The tensors of a model with only the layers `keep`, renumbered."""
     place = {layer: index for index, layer in enumerate(keep)}
     made = {}
@@ -67,22 +67,23 @@ def without_layers(config: ModelConfig, tensors: dict[str, Tensor], keep: Sequen
 
 @torch.no_grad()
 def channel_importance(model: Transformer, batches: Sequence[Batch]) -> list[Tensor]:
-    """(F,) of each dense layer: the mean size of what an inner channel adds to the residual."""
-    sums = [torch.zeros(block.mlp.down_proj.weight.shape[1]) for block in _dense(model)]
+    """(F,) for each layer, all dense: the mean size of what an inner channel adds to the residual."""
+    outs = [module for name, module in model.named_modules() if name.endswith("mlp.down_proj")]
+    sums = [torch.zeros(out.weight.shape[1]) for out in outs]
 
-    def watch(index: int) -> Callable[..., None]:
+    def watch(sum_F: Tensor) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            sums[index] += inputs[0].float().abs().sum(0)
+            sum_F.add_(inputs[0].float().abs().sum(0))
 
         return hook
 
-    hooks = [b.mlp.down_proj.register_forward_pre_hook(watch(i)) for i, b in enumerate(_dense(model))]
+    hooks = [out.register_forward_pre_hook(watch(sum_F)) for out, sum_F in zip(outs, sums, strict=True)]
     try:
         mean_loss(model, batches)
     finally:
         for hook in hooks:
             hook.remove()
-    return [s * b.mlp.down_proj.weight.float().norm(dim=0) for s, b in zip(sums, _dense(model), strict=True)]
+    return [sum_F * out.weight.float().norm(dim=0) for out, sum_F in zip(outs, sums, strict=True)]
 
 
 def without_channels(tensors: dict[str, Tensor], importance: Sequence[Tensor], ffn: int) -> dict[str, Tensor]:

@@ -29,7 +29,9 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model makes of held-out documents: nats spent on each, and the UTF-8 bytes of each, both (N,)."""
+    """What a model makes of held-out documents: nats spent on each, and the UTF-8 bytes of each,
+    both (N,).
+    """
 
     nats_N: np.ndarray
     bytes_N: np.ndarray
@@ -65,7 +67,9 @@ def predict(model: Transformer, rows: Iterable[HeldOut], bytes_N: np.ndarray) ->
 
 
 def paired_interval(better: Prediction, worse: Prediction, seed: int = 0) -> tuple[float, float, float]:
-    """(estimate, low, high): bits per byte that `better` saves on the same documents, 95% by bootstrap over them."""
+    """(estimate, low, high): bits per byte that `better` saves on the same documents, 95% by bootstrap over
+    them.
+    """
     saved_N, bytes_N = (worse.nats_N - better.nats_N) / math.log(2), better.bytes_N
     picks = np.random.default_rng(seed).integers(0, len(saved_N), (RESAMPLES, len(saved_N)))
     resampled = saved_N[picks].sum(1) / bytes_N[picks].sum(1)

@@ -89,8 +89,9 @@ def parse_budget(text: str) -> Budget:
 def rate_factor(step: int, settings: TrainSettings, decay_from: int | None, steps: int | None) -> float:
     """What the learning rate of step `step` (from 0) is multiplied by: warm-up, stable, decay to 0.
 
-    WSD (Hu et al. 2024, arXiv 2404.06395) with the decay 1 - sqrt(x) of Hägele et al. 2024 (arXiv 2405.18392).
-    `decay_from` and `steps` are the first decaying step and the number of steps; None: not decaying yet.
+    WSD (Hu et al. 2024, arXiv 2404.06395) with the decay 1 - sqrt(x) of Hägele et al. 2024 (arXiv
+    2405.18392). `decay_from` and `steps` are the first decaying step and the number of steps; None: not
+    decaying yet.
     """
     warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     if decay_from is None or steps is None or step < decay_from:

@@ -52,7 +52,9 @@ def served_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def computing(model: Transformer) -> Transformer:
-    """Puts a float32 model in place into the dtypes it computes in while it is trained: bf16, routers in float32."""
+    """Puts a float32 model in place into the dtypes it computes in while it is trained: bf16, routers in
+    float32.
+    """
     for name, parameter in model.named_parameters():
         if not name.endswith("mlp.gate.weight"):
             parameter.data = parameter.data.bfloat16()
