@@ -30,7 +30,7 @@ from mythos.train.settings import TrainError
 NAME = "checkpoint"
 PART = 4 << 20  # bytes sealed at a time
 MAX_STATE = 64 << 20
-DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.int64)}
+DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.int32)}
 
 
 class CheckpointError(TrainError):

@@ -1,12 +1,12 @@
 """A dense model becomes one with routed experts that computes the same (upcycling, arXiv 2212.05055).
 
-Every expert is the dense MLP, bit for bit in its served form, and the chosen experts' weights sum to one; so
-the answer does not depend on the router, whose small random weights only spread the tokens over the experts.
+Untrained, every expert is the dense MLP, bit for bit in its served form, and the chosen experts' weights sum
+to one; so the answer does not depend on the router, whose small random weights only spread the tokens.
 
 Shape letters: E experts, F inner width, D width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -26,20 +26,36 @@ def expanded_config(dense: ModelConfig, moe: MoEConfig | None) -> ModelConfig | 
     return replace(dense, moe=moe)
 
 
-def expand(tensors: Mapping[str, Tensor], config: ModelConfig, seed: int = 0) -> dict[str, Tensor]:
-    """The served tensors of `config` (see `expanded_config`) from those of the dense model."""
+def expand(
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    sources: Sequence[Mapping[str, Tensor]] | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """The tensors of `config` (see `expanded_config`) from those of the dense model, served or float32.
+
+    `sources` are the models whose MLPs the experts are, one each, by default the dense model itself in every
+    place; all that lies outside the MLPs is the dense model's (Branch-Train-MiX, arXiv 2403.07816, whose
+    other weights are the mean: here they were never trained apart).
+    """
     assert config.moe is not None
-    experts, generator = config.moe.routed, torch.Generator().manual_seed(seed)
+    sources = [tensors] * config.moe.routed if sources is None else sources
+    assert len(sources) == config.moe.routed
+    generator = torch.Generator().manual_seed(seed)
     made = {name: tensor for name, tensor in tensors.items() if ".mlp." not in name}
+    kinds = ("weight", "scale") if "layers.0.mlp.down_proj.scale" in tensors else ("weight",)
     for layer in range(config.layers):
         mlp = f"layers.{layer}.mlp"
-        router_ED = torch.randn(experts, config.width, generator=generator) * ROUTER_STD
+        router_ED = torch.randn(config.moe.routed, config.width, generator=generator) * ROUTER_STD
         made[f"{mlp}.gate.weight"] = router_ED
         if config.moe.bias:
-            made[f"{mlp}.gate.e_score_correction_bias"] = torch.zeros(experts)
-        for kind in ("weight", "scale"):
-            gate, up, down = (tensors[f"{mlp}.{part}_proj.{kind}"] for part in ("gate", "up", "down"))
+            made[f"{mlp}.gate.e_score_correction_bias"] = torch.zeros(config.moe.routed)
+        for kind in kinds:
+            gate, up, down = (
+                [of[f"{mlp}.{part}_proj.{kind}"] for of in sources] for part in ("gate", "up", "down")
+            )
             suffix = "proj" if kind == "weight" else "scale"
-            made[f"{mlp}.experts.gate_up_{suffix}"] = torch.stack([torch.cat((gate, up))] * experts)
-            made[f"{mlp}.experts.down_{suffix}"] = torch.stack([down] * experts)
+            pairs = [torch.cat(pair) for pair in zip(gate, up, strict=True)]
+            made[f"{mlp}.experts.gate_up_{suffix}"] = torch.stack(pairs)
+            made[f"{mlp}.experts.down_{suffix}"] = torch.stack(down)
     return made

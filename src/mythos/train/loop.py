@@ -50,7 +50,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run ended with: float32 tensors under the model's names."""
+    """What a run ended with: the trained parameters and the buffers, float32, under the model's names."""
 
     tensors: Mapping[str, Tensor]
     steps: int
@@ -86,10 +86,11 @@ def train(
     """Trains `model` (float32; put into training form in place) in the directory `run`, from its checkpoint
     if any.
 
-    `inputs` says what the run is made of (data, parents, code): a checkpoint of other inputs, settings or
-    budget is a TrainError. `pause` is called between batches, waits as long as the machine is needed
-    elsewhere, and returns the seconds it took. The same inputs, settings, budget of tokens, torch and machine
-    give the same bits, however often the run is stopped.
+    Only parameters that require a gradient are trained. `inputs` says what the run is made of (data, parents,
+    code): a checkpoint of other inputs, settings or budget is a TrainError. `pause` is called between
+    batches, waits as long as the machine is needed elsewhere, and returns the seconds it took. The same
+    inputs, settings, budget of tokens, torch and machine give the same bits, however often the run is
+    stopped.
     """
     private_directory(run)
     facts = json.loads(

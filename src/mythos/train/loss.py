@@ -36,7 +36,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weights_TA = torch.where(targets_TA < 0, 0.0, weights_TA.float())
         targets_TA = targets_TA.clamp(min=0)
         total = torch.zeros((), dtype=torch.float32, device=x_TD.device)
-        dx_TD = torch.empty_like(x_TD) if x_TD.requires_grad else None
+        dx_TD = torch.empty_like(x_TD) if ctx.needs_input_grad[0] else None
         dhead_VD = None
         for start in range(0, len(x_TD), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -48,7 +48,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             g_CV = g_CV.scatter_add_(-1, targets_CA, -weights_CA).to(x_TD.dtype)
             if dx_TD is not None:
                 dx_TD[rows] = g_CV @ head_VD
-            if head_VD.requires_grad:
+            if ctx.needs_input_grad[1]:
                 part_VD = g_CV.T @ x_CD
                 dhead_VD = part_VD.float() if dhead_VD is None else dhead_VD.add_(part_VD)
         ctx.save_for_backward(dx_TD, dhead_VD)

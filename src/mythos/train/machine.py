@@ -16,6 +16,6 @@ def matmul_peak() -> float:
     times = []
     for _ in range(6):
         began = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         times.append(time.perf_counter() - began)
     return 2 * SIZE**3 / statistics.median(times[1:])

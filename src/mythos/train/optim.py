@@ -12,7 +12,7 @@ from mythos.train.settings import TrainSettings
 
 
 class Optimiser:
-    """The float32 masters of a model's parameters and what moves them.
+    """The float32 masters of the parameters that are trained (`requires_grad`) and what moves them.
 
     Call `collect` after the backward of each batch of a step, and `step` once all are in. AdamW is that of
     Loshchilov and Hutter (arXiv 1711.05101), Muon that of Jordan et al. 2024; both are torch's.
@@ -20,7 +20,7 @@ class Optimiser:
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
         self._settings = settings
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
         # Muon takes matrices only: each expert's is one.
         self._matrices = {

@@ -68,7 +68,8 @@ def without_layers(tensors: dict[str, Tensor], keep: Sequence[int]) -> dict[str,
 @torch.no_grad()
 def channel_importance(model: Transformer, batches: Sequence[Batch]) -> list[Tensor]:
     """(F,) for each layer, all dense: the mean size of what an inner channel adds to the residual."""
-    outs = [module for name, module in model.named_modules() if name.endswith("mlp.down_proj")]
+    named = model.named_modules()
+    outs = [m for name, m in named if name.endswith("mlp.down_proj") and isinstance(m, torch.nn.Linear)]
     sums = [torch.zeros(out.weight.shape[1]) for out in outs]
 
     def watch(sum_F: Tensor) -> Callable[..., None]:
