@@ -35,6 +35,9 @@ TORCH = {"model", "engine", "train", "evaluate", "data"}
 WITHOUT_TORCH = {
     "engine/__init__.py", "engine/request.py", "engine/grammar.py",
     "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py", "data/prompts/__init__.py",
+    "data/pip_sdist.py", "data/documents.py", "data/from_python.py", "data/from_archives.py",
+    "data/reasoning.py", "data/own.py", "data/sources.py", "data/overlap.py", "data/encode.py",
+    "data/corpus.py", "data/build.py", "data/mix.py", "data/train_tokenizer.py",
 }  # fmt: skip
 HEAVY = ("torch", "numpy", "sqlalchemy", "fastapi")
 LONGEST_FILE = 600

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mythos.cli import commands_gate, commands_ledger, commands_plan, commands_receipt, output
+from mythos.cli import (
+    commands_data,
+    commands_gate,
+    commands_ledger,
+    commands_plan,
+    commands_receipt,
+    output,
+)
 from mythos.cli.cures import CURES
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.options import Family, FamilyArgument, Json, RunningFamily, tiers_of
@@ -25,6 +32,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(rich_markup_mode=None, help="API keys: make, list, revoke.")
 app.add_typer(keys, name="key")
+app.add_typer(commands_data.app, name="data")
 app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
 app.add_typer(commands_plan.app, name="plan")

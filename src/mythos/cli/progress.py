@@ -61,7 +61,9 @@ def _lines(title: str) -> Progress:
 
 
 def _amounts(done: int, total: int) -> str:
-    return f"{amount(done)}/{amount(total)}" if total > 1 else ""
+    if total > 1:
+        return f"{amount(done)}/{amount(total)}"
+    return amount(done) if done and not total else ""
 
 
 @contextmanager
