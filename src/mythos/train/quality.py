@@ -4,27 +4,21 @@ Shape letters: T token rows, D width, V vocabulary, N documents
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mythos.data.corpus import Corpus
+from mythos.data.mix import held_out
 from mythos.model.transformer import Transformer
-from mythos.train.forward import Packed, Trainee
+from mythos.train.batch import packed_rows
+from mythos.train.forward import Trainee
 from mythos.train.loss import CHUNK
 
 RESAMPLES = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Rows of held-out text. `documents_RL` says which document (from 0) a target belongs to."""
-
-    packed: Packed
-    targets_RL: Tensor
-    documents_RL: Tensor
+LENGTH, ROWS = 256, 16  # of a row, and of a batch, of held-out text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +47,16 @@ def token_losses(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: Transformer, rows: Iterable[HeldOut], bytes_N: np.ndarray) -> Prediction:
+def predict(model: Transformer, corpus: Corpus) -> Prediction:
     """Scores every held-out target once; a document begins without context, as a prompt does."""
-    trainee, nats_N = (
-        Trainee(model, compiled=False, recompute=False),
-        torch.zeros(len(bytes_N), dtype=torch.float64),
-    )
-    for part in rows:
-        x_TD, _ = trainee.hidden(part.packed)
-        losses_T = token_losses(x_TD, trainee.head_VD, part.targets_RL.flatten())
-        nats_N.index_add_(0, part.documents_RL.flatten(), losses_T.double())
-    return Prediction(nats_N.numpy(), bytes_N)
+    trainee = Trainee(model, compiled=False, recompute=False)
+    nats_N = torch.zeros(len(corpus.ends), dtype=torch.float64)
+    for rows, documents_RL in held_out(corpus, LENGTH, ROWS):
+        x_TD, _ = trainee.hidden(packed_rows(rows.tokens, rows.positions))
+        losses_T = token_losses(x_TD, trainee.head_VD, torch.from_numpy(rows.targets).flatten())
+        # What fills a row up belongs to no document and has no targets: it adds 0 to the first.
+        nats_N.index_add_(0, torch.from_numpy(documents_RL).flatten().clamp(min=0), losses_T.double())
+    return Prediction(nats_N.numpy(), np.asarray(corpus.bytes))
 
 
 def paired_interval(better: Prediction, worse: Prediction, seed: int = 0) -> tuple[float, float, float]:
