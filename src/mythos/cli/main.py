@@ -108,17 +108,27 @@ def serve(
 
 @app.command()
 def build(
-    tier: Annotated[
+    name: Annotated[
         str | None,
-        typer.Argument(help="Default: all that can be built and are not.", autocompletion=tiers_of),
+        typer.Argument(
+            help="A family or a tier. Default: what is fetched and not there.", autocompletion=tiers_of
+        ),
     ] = None,
+    tier: Annotated[str | None, typer.Option(help="Of the family; default: all of it.")] = None,
     family: Family = DEFAULT_FAMILY,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Of the whole family's training: 45m, 2h, 50M-tokens. Default: 45m."),
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Make a tier's weights, or make them good again."""
+    """Make the weights of a family or a tier, or make them good again.
+
+    What is trained goes on where it was stopped; what was made from the same inputs is kept.
+    """
     from mythos.cli.build import run
 
-    return run(tier, family)
+    return run(name, tier, family, budget)
 
 
 @app.command()

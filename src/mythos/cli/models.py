@@ -73,12 +73,14 @@ def table(family: Family) -> "Group":
 
 def made_by(tier: Tier) -> str:
     """How the weights come to be, in a few words."""
+    if tier.made_by.kind == "pretrain":
+        return "training from scratch"
     return f"{tier.made_by.kind} {tier.made_by.source or 'from ' + ', '.join(tier.parents)}"
 
 
 def buildable(tier: Tier) -> bool:
-    """Whether `mythos build` can make the tier: what is fetched or copied, not what is trained."""
-    return tier.made_by.kind in ("fetch", "experts")
+    """Whether `mythos build` can make the tier: what is fetched, copied or trained from scratch."""
+    return tier.made_by.kind in ("fetch", "experts", "pretrain")
 
 
 def cure(tier: Tier) -> str:
@@ -87,6 +89,8 @@ def cure(tier: Tier) -> str:
         return ""
     if tier.made_by.kind == "fetch":
         return f"mythos up {tier.family}"
+    if tier.made_by.kind == "pretrain":
+        return f"mythos build {tier.family}"
     return (
         f"mythos build {tier.name} --family {tier.family}" if buildable(tier) else "no command builds it yet"
     )

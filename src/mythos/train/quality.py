@@ -1,4 +1,4 @@
-"""How well a model predicts held-out text, in bits per byte, and how surely one does it better than another.
+"""How well a model predicts held-out text, in bits per byte.
 
 Shape letters: T token rows, D width, V vocabulary, N documents
 """
@@ -57,14 +57,3 @@ def predict(model: Transformer, corpus: Corpus) -> Prediction:
         # What fills a row up belongs to no document and has no targets: it adds 0 to the first.
         nats_N.index_add_(0, torch.from_numpy(documents_RL).flatten().clamp(min=0), losses_T.double())
     return Prediction(nats_N.numpy(), np.asarray(corpus.bytes))
-
-
-def paired_interval(better: Prediction, worse: Prediction, seed: int = 0) -> tuple[float, float, float]:
-    """(estimate, low, high): bits per byte that `better` saves on the same documents, 95% by bootstrap over
-    them.
-    """
-    saved_N, bytes_N = (worse.nats_N - better.nats_N) / math.log(2), better.bytes_N
-    picks = np.random.default_rng(seed).integers(0, len(saved_N), (RESAMPLES, len(saved_N)))
-    resampled = saved_N[picks].sum(1) / bytes_N[picks].sum(1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(saved_N.sum() / bytes_N.sum()), float(low), float(high)

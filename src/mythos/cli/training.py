@@ -1,0 +1,66 @@
+"""What a training run shows, and when it waits."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mythos.cli.output import amount, note
+from mythos.store.home import Home
+
+if TYPE_CHECKING:
+    from mythos.train.loop import Metrics
+
+EVERY = 10.0  # seconds between lines
+
+
+def reporter(title: str) -> "Callable[[Metrics], None]":
+    """One line now and then: loss, speed, share of the machine's matrix products, time left."""
+    shown = 0.0
+
+    def report(metrics: "Metrics") -> None:
+        nonlocal shown
+        if time.monotonic() - shown < EVERY:
+            return
+        shown = time.monotonic()
+        left = divmod(round(metrics.seconds_left), 60)
+        load = "" if metrics.expert_load is None else f", busiest expert {metrics.expert_load:.2f}"
+        note(
+            f"{title}: step {metrics.step:,}, {amount(metrics.tokens)} tokens, loss {metrics.loss:.3f}, "
+            f"{metrics.tokens_per_second:,.0f} tok/s ({metrics.peak_share:.2f} of peak){load}, "
+            f"{left[0]}:{left[1]:02d} left"
+        )
+
+    return report
+
+
+def compiler() -> bool:
+    """Whether torch.compile can work here; without a C++ compiler training goes on, slower."""
+    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        return True
+    note("no C++ compiler (g++): training without torch.compile, at about two thirds of the speed")
+    return False
+
+
+def wait_for_requests(home: Home) -> Callable[[], float]:
+    """A function that waits while a server of this data directory answers, and tells how many
+    seconds it waited.
+    """
+    path = home.path / "answering.lock"
+
+    def wait() -> float:
+        began = time.monotonic()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return time.monotonic() - began
+                except BlockingIOError:
+                    time.sleep(0.05)
+        finally:
+            os.close(descriptor)
+
+    return wait

@@ -1,0 +1,65 @@
+"""What a family is trained on: a tokenizer of its own and the corpora of all domains, made once."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mythos.data.build import build_corpus, is_held_out
+from mythos.data.corpus import SPLITS, Corpus, open_corpus
+from mythos.data.overlap import index_items
+from mythos.data.sources import DOMAINS, sources_of
+from mythos.data.train_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from mythos.store.home import Home, private_directory, write_private
+
+Progress = Callable[[str, int, int], None]
+Evaluations = Callable[[Path, Progress], Iterable[tuple[str, str, str]]]
+"""(cache, progress) -> (suite, item, text) of all that is asked in evaluations."""
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_TEXT = 6_000_000  # characters of each domain that the vocabulary is learnt from
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """`train` and `held_out` by domain."""
+
+    tokenizer: bytes
+    template: str
+    train: Mapping[str, Corpus]
+    held_out: Mapping[str, Corpus]
+
+
+def material(home: Home, family: str, vocab: int, evaluations: Evaluations, progress: Progress) -> Material:
+    """The family's material, from MYTHOS_HOME/data/<family>, where what is missing is made.
+
+    No document is in it that asks what an evaluation asks (`mythos.data.overlap`). DataError or FetchError
+    name the cure.
+    """
+    place = home.path / "data" / family
+    private_directory(home.path / "data")
+    private_directory(place)
+    if not (place / TOKENIZER).exists():
+        progress("tokenizer", 0, 0)
+        write_private(place / TOKENIZER, train_tokenizer(_texts(home.cache, progress), vocab), replace=True)
+    tokenizer = (place / TOKENIZER).read_bytes()
+    missing = [name for name in DOMAINS if not (place / name).exists()]
+    if missing:
+        asked = index_items(evaluations(home.cache, progress))
+        for name in missing:
+            opened = {source.name: source.open(home.cache, progress) for source in sources_of(name)}
+            facts = {source: dict(one.facts) for source, one in opened.items()}
+            documents = (document for one in opened.values() for document in one.documents)
+            build_corpus(place / name, name, documents, facts, tokenizer, CHAT_TEMPLATE, asked, progress)
+    splits = [{name: open_corpus(place / name / split) for name in DOMAINS} for split in SPLITS]
+    return Material(tokenizer, CHAT_TEMPLATE, *splits)
+
+
+def _texts(cache: Path, progress: Progress) -> Iterator[str]:
+    """Text of each domain, none of it held out."""
+    for domain in DOMAINS:
+        taken = 0
+        for source in sources_of(domain):
+            for document in source.open(cache, progress).documents:
+                if taken < TOKENIZER_TEXT and not is_held_out(document.group):
+                    yield from document.parts()
+                    taken += document.size()
