@@ -104,8 +104,9 @@ def _checked(family: Family, tier_name: str) -> Tier:
 
 def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier], Training]":
     """What the training of each tier takes; its share of the budget is in the family file."""
-    from mythos.cli.training import compiler, reporter, wait_for_requests
+    from mythos.cli.training import compiler, reporter
     from mythos.evaluate.items import evaluation_items
+    from mythos.store.answering import Idle
     from mythos.train.build import Training
     from mythos.train.material import material
     from mythos.train.settings import parse_budget
@@ -116,11 +117,12 @@ def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier]
         vocab = family.tiers[0].config.vocab
         stuff = material(records.home, family.name, vocab, evaluation_items, report)
 
+    idle, compiled = Idle(records.home), compiler()
+
     def training(tier: Tier) -> Training:
         share = float(dict(tier.made_by.options)["share"])
         part = _part(whole, share)
-        pause = wait_for_requests(records.home)
-        return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), pause, compiler())
+        return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), idle, compiled)
 
     return training
 

@@ -1,6 +1,5 @@
 """What a training run shows, and when it waits."""
 
-import fcntl
 import os
 import shutil
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mythos.cli.output import amount, note
-from mythos.store.home import Home
 
 if TYPE_CHECKING:
     from mythos.train.loop import Metrics
@@ -42,25 +40,3 @@ def compiler() -> bool:
         return True
     note("no C++ compiler (g++): training without torch.compile, at about two thirds of the speed")
     return False
-
-
-def wait_for_requests(home: Home) -> Callable[[], float]:
-    """A function that waits while a server of this data directory answers, and tells how many
-    seconds it waited.
-    """
-    path = home.path / "answering.lock"
-
-    def wait() -> float:
-        began = time.monotonic()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return time.monotonic() - began
-                except BlockingIOError:
-                    time.sleep(0.05)
-        finally:
-            os.close(descriptor)
-
-    return wait

@@ -116,9 +116,10 @@ class Mixture:
         return order, np.cumsum(corpus.ends[order] - corpus.starts[order])
 
 
-def held_out(corpus: Corpus, length: int, count: int) -> Iterator[tuple[Rows, np.ndarray]]:
-    """All of a corpus in order, `count` rows of `length` at a time, and the document of each token: for bits
-    per byte of `corpus.bytes`. Documents (R, L) int64 are counted from 0, IGNORED where a row is filled up.
+def held_out(corpus: Corpus, length: int, count: int, every: int = 1) -> Iterator[tuple[Rows, np.ndarray]]:
+    """A corpus in order, or each `every`-th document of it, `count` rows of `length` at a time, and the
+    document of each token: for bits per byte of `corpus.bytes`. Documents (R, L) int64 are counted from 0,
+    IGNORED where a row is filled up.
 
     Every learnt token is a target exactly once, the first of a plain text too: an end token stands before it.
     A document with more than `length` targets is cut into windows; each later one begins length // 2 tokens
@@ -130,7 +131,7 @@ def held_out(corpus: Corpus, length: int, count: int) -> Iterator[tuple[Rows, np
             f"Rows of {length} tokens, {count} at a time, score nothing.", "Use 2 and 1 at least."
         )
     rows: list[_Row] = []
-    for document in range(len(corpus.ends)):
+    for document in range(0, len(corpus.ends), every):
         for ids, targets in _windows(corpus, document, length):
             if not rows or length - rows[-1].filled < len(ids):
                 if len(rows) == count:

@@ -248,6 +248,7 @@ async def _begin(call: Call, asked: Asked) -> Answer:
         raise _engine_refusal(error) from error
     call.recorded = True
     service.running.add(generation)
+    service.answering.begin()
     service.drafts[draft.id] = draft
     service.metrics.running.inc()
     answer = Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
@@ -303,6 +304,7 @@ def _close(answer: Answer) -> None:
     if done is None or answer.generation not in service.running:
         return
     service.running.discard(answer.generation)
+    service.answering.end()
     service.watch.drop(answer)
     service.metrics.running.dec()
     service.limits.end(call.caller.org, done.cached_tokens, done.completion_tokens)

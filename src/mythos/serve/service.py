@@ -20,6 +20,7 @@ from mythos.serve.recorder import Recorder
 from mythos.serve.settings import Settings
 from mythos.serve.watch import Watch
 from mythos.spec.family import Family, Tier
+from mythos.store.answering import Answering
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.keys import principal_for_secret
@@ -56,6 +57,7 @@ class Service:
         self.metrics = Metrics()
         self.recorder = Recorder(self.store, self.clock)
         self.running: set[Generation] = set()
+        self.answering = Answering(self.home)
         self.watch = Watch(self)
         self.drafts: dict[str, Draft] = {}  # receipts that are pending
         self.receipt_key = service_key(self.home, SERVER_KEY)
@@ -110,4 +112,5 @@ class Service:
     def close(self) -> None:
         """Write down what is still queued. The engine and the store belong to whoever made them."""
         self.workers.shutdown(wait=False, cancel_futures=True)
+        self.answering.close()
         self.recorder.close()

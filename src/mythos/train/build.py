@@ -172,7 +172,8 @@ def _sound_root(
     Those that an earlier version left unencrypted are encrypted where they lie.
     """
     rows = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
-    if not rows or any(rows[-1].lineage.get(key, {}) != lineage.get(key, {}) for key in ("parents", "run")):
+    compared = ["parents", "run"] if "run" in lineage else ["parents"]
+    if not rows or any(rows[-1].lineage.get(key, {}) != lineage.get(key, {}) for key in compared):
         return None
     directory = home.weights_dir(rows[-1].root)
     try:

@@ -51,7 +51,7 @@ def measure(
     place = _place(home, answer.root, held_out)
     if place.exists():
         kept = json.loads(place.read_bytes())
-        return {name: Prediction(np.array(kept[name]), np.asarray(held_out[name].bytes)) for name in held_out}
+        return {name: Prediction(*map(np.array, kept[name])) for name in held_out}
     found = {}
     files = read_weights(home.weights_dir(answer.root), weights_keyring(home), answer.root)
     model = computing(model_from(files.config, plain_tensors(files.tensors)))
@@ -59,7 +59,7 @@ def measure(
         progress(f"measure {tier.name}", done, len(held_out))
         found[name] = predict(model, corpus)
     progress(f"measure {tier.name}", len(held_out), len(held_out))
-    kept = {name: prediction.nats_N.tolist() for name, prediction in found.items()}
+    kept = {name: (made.nats_N.tolist(), made.bytes_N.tolist()) for name, made in found.items()}
     write_private(place, json.dumps(kept).encode(), replace=True)
     return found
 

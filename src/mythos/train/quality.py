@@ -19,6 +19,7 @@ from mythos.train.loss import CHUNK
 
 RESAMPLES = 2_000
 LENGTH, ROWS = 256, 16  # of a row, and of a batch, of held-out text
+MOST = 100_000  # tokens of a domain, or nearly so
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,16 @@ def token_losses(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(model: Transformer, corpus: Corpus) -> Prediction:
-    """Scores every held-out target once; a document begins without context, as a prompt does."""
+    """Scores held-out documents, each target once; a document begins without context, as a prompt does.
+
+    Of a corpus of more than MOST tokens, each second, third, ... document.
+    """
+    every = -(-len(corpus.tokens) // MOST)
     trainee = Trainee(model, compiled=False, recompute=False)
     nats_N = torch.zeros(len(corpus.ends), dtype=torch.float64)
-    for rows, documents_RL in held_out(corpus, LENGTH, ROWS):
+    for rows, documents_RL in held_out(corpus, LENGTH, ROWS, every):
         x_TD, _ = trainee.hidden(packed_rows(rows.tokens, rows.positions))
         losses_T = token_losses(x_TD, trainee.head_VD, torch.from_numpy(rows.targets).flatten())
         # What fills a row up belongs to no document and has no targets: it adds 0 to the first.
         nats_N.index_add_(0, torch.from_numpy(documents_RL).flatten().clamp(min=0), losses_T.double())
-    return Prediction(nats_N.numpy(), np.asarray(corpus.bytes))
+    return Prediction(nats_N.numpy()[::every], np.asarray(corpus.bytes)[::every])

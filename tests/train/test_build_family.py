@@ -1,0 +1,178 @@
+"""A family from scratch, built the way `mythos build` does: run, weights, registration, ladder.
+Tiny and real.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mythos.data.documents import Document
+from mythos.data.train_tokenizer import CHAT_TEMPLATE
+from mythos.records.clock import Clock
+from mythos.records.principal import OPERATOR
+from mythos.spec.family import Family
+from mythos.spec.load import parse_family
+from mythos.store.db import Store
+from mythos.store.home import Home
+from mythos.store.weights import registered
+from mythos.train import loop
+from mythos.train.build import BuildError, Training, build_tier
+from mythos.train.ladder import measure, step_up
+from mythos.train.loop import Metrics
+from mythos.train.material import Material
+from mythos.train.pretrain import WEIGHTS
+from mythos.train.quality import Prediction
+from mythos.train.settings import Budget, TrainError
+from tests.data.small import build, tokenizer_json
+
+FAMILY = """
+name = "steps"
+description = "two tiny tiers"
+licence = "none"
+[config]
+vocab = 300
+head_dim = 16
+heads = 2
+kv_heads = 1
+context = 256
+[[tiers]]
+name = "small"
+description = "dense"
+made_by = { kind = "pretrain", share = 0.5, optimiser = "muon", learning_rate = 3e-3 }
+config = { layers = 1, width = 32, ffn = 64 }
+price = { input = 0.0, output = 0.0 }
+context = 256
+max_output = 64
+[[tiers]]
+name = "large"
+description = "experts"
+made_by = { kind = "pretrain", share = 0.5, optimiser = "adamw", learning_rate = 3e-3 }
+config = { layers = 2, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
+price = { input = 0.0, output = 0.0 }
+context = 256
+max_output = 64
+"""
+SMALL, LARGE = Budget(tokens=4096 * 20), Budget(tokens=4096 * 60)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Modules of the standard library under four names: real text, of which a part is held out."""
+    place, found = tmp_path_factory.mktemp("data"), {}
+    sources = sorted(Path(json.__file__).parent.glob("*.py")) + sorted(
+        Path(json.__file__).parents[1].glob("t*.py")
+    )
+    for index, name in enumerate(WEIGHTS):
+        texts = (
+            text for path in sources[index::4] for text in path.read_text().split("\n\n") if len(text) > 80
+        )
+        found[name] = build(
+            place, [Document("made", f"{name}{n}", f"{name}{n}", t) for n, t in enumerate(texts)], name=name
+        )
+    train, held_out = ({name: of[split] for name, of in found.items()} for split in ("train", "held_out"))
+    return Material(tokenizer_json(), CHAT_TEMPLATE, train, held_out)
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
+    monkeypatch.setenv("MYTHOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MYTHOS_KEYS", str(tmp_path / "keys"))
+    return parse_family(FAMILY.encode(), "steps.toml")
+
+
+def make(family: Family, tier: str, training: Training | None) -> str:
+    home = Home.open()
+    quiet = lambda *_: None  # noqa: E731
+    return build_tier(home, Store.open(home), Clock(), OPERATOR, family, family.tier(tier), quiet, training)
+
+
+def of(material: Material, budget: Budget, told: list[Metrics] | None = None) -> Training:
+    return Training(material, budget, told.append if told is not None else lambda _: None, compiled=False)
+
+
+def test_a_family_is_trained_measured_and_kept(family: Family, material: Material) -> None:
+    told: list[Metrics] = []
+    small = make(family, "small", of(material, SMALL, told))
+    assert len(told) == 20
+    large = make(family, "large", of(material, LARGE, told))
+    home = Home.open()
+    store = Store.open(home)
+    rows = {row.tier: row for row in registered(store)}
+    assert (rows["small"].root, rows["large"].root) == (small, large)
+    run = rows["large"].lineage["run"]
+    assert run["data"] == {name: corpus.digest for name, corpus in material.train.items()}
+    assert (
+        run["budget"] == {"tokens": 4096 * 60, "seconds": None} and run["settings"]["balance"] == "quantile"
+    )
+
+    before = len(told)
+    assert make(family, "small", of(material, SMALL, told)) == small  # the same inputs: nothing is done
+    assert make(family, "small", None) == small  # nothing said of them: what is there is kept
+    assert len(told) == before
+
+    here = (home, store, Clock(), OPERATOR, family)
+    quality = {name: measure(*here, family.tier(name), material.held_out, lambda *_: None) for name in rows}
+    again = measure(*here, family.tier("large"), material.held_out, lambda *_: None)
+    assert all((again[name].nats_N == quality["large"][name].nats_N).all() for name in again)
+    estimate, low, high = step_up(quality["large"], quality["small"])
+    assert 0 < low < estimate < high
+    assert step_up(quality["small"], quality["large"])[0] == pytest.approx(-estimate)
+
+    longer = make(family, "small", of(material, Budget(tokens=4096 * 21)))
+    assert longer != small  # another budget: other weights
+
+
+def test_a_stopped_build_goes_on(family: Family, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make(family, "small", of(material, SMALL))
+    monkeypatch.setenv("MYTHOS_HOME", str(Home.open().path.parent / "other"))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(metrics: Metrics) -> None:
+        if metrics.step == 7:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        make(family, "small", Training(material, SMALL, stop, compiled=False))
+    assert not registered(Store.open(Home.open()))
+    told: list[Metrics] = []
+    assert make(family, "small", of(material, SMALL, told)) == whole
+    assert [metrics.step for metrics in told] == list(range(7, 21))  # step 7 was told before it was kept
+
+
+def test_a_tier_to_train_needs_a_budget(family: Family) -> None:
+    with pytest.raises(BuildError, match="how long was not said") as raised:
+        make(family, "small", None)
+    assert raised.value.cure == "mythos build steps --tier small --budget 10m"
+
+
+def test_another_vocabulary_is_told(family: Family, material: Material) -> None:
+    narrow = parse_family(FAMILY.replace("vocab = 300", "vocab = 290").encode(), "steps.toml")
+    with pytest.raises(TrainError, match="300 tokens, small knows 290"):
+        make(narrow, "small", of(material, SMALL))
+
+
+def test_what_is_not_allowed_is_not_measured(family: Family, material: Material) -> None:
+    home = Home.open()
+    with pytest.raises(TrainError, match="cannot be measured"):
+        measure(
+            home, Store.open(home), Clock(), OPERATOR, family, family.tier("small"), material.held_out, print
+        )
+
+
+def test_a_step_up_is_paired() -> None:
+    """The same noise on both sides cancels: a small gain on every text is seen through it."""
+    random = np.random.default_rng(0)
+    hard, sizes = random.uniform(50, 5000, 200), np.full(200, 1000)
+    worse = {"a": Prediction(hard, sizes), "b": Prediction(hard * 2, sizes)}
+    better = {"a": Prediction(hard - 7, sizes), "b": Prediction(hard * 2 - 14, sizes)}
+    estimate, low, high = step_up(better, worse)
+    assert estimate == pytest.approx((7 + 14) / 2 / math.log(2) / 1000)
+    assert high - low < 1e-9
+    _, low, high = step_up(worse, worse)
+    assert low == high == 0
