@@ -19,12 +19,12 @@ from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.weights import registered
 from mythos.train import loop
-from mythos.train.build import BuildError, Training, build_tier
+from mythos.train.build import BuildError, build_tier
 from mythos.train.ladder import measure, step_up
 from mythos.train.loop import Metrics
 from mythos.train.material import Material
-from mythos.train.pretrain import WEIGHTS
 from mythos.train.quality import Prediction
+from mythos.train.recipes import WEIGHTS, Training
 from mythos.train.settings import Budget, TrainError
 from tests.data.small import build, tokenizer_json
 
@@ -148,7 +148,7 @@ def test_a_stopped_build_goes_on(family: Family, material: Material, monkeypatch
 def test_a_tier_to_train_needs_a_budget(family: Family) -> None:
     with pytest.raises(BuildError, match="how long was not said") as raised:
         make(family, "small", None)
-    assert raised.value.cure == "mythos build steps --tier small --budget 10m"
+    assert raised.value.cure == "mythos build steps --tier small --budget 45m"
 
 
 def test_another_vocabulary_is_told(family: Family, material: Material) -> None:

@@ -163,7 +163,12 @@ wheel_sha256 = "{spec.wheel_sha256}"
 name = "smaller"
 description = "declared"
 parents = ["small"]
-made_by = {{ kind = "distil", prune = "depth" }}
+made_by.kind = "distil"
+made_by.prune = "depth"
+made_by.share = 0.5
+made_by.optimiser = "adamw"
+made_by.learning_rate = 4e-4
+made_by.truth = 0.2
 price = {{ input = 1, output = 2 }}
 context = 256
 max_output = 64

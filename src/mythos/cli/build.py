@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mythos.train.settings import Budget
 
 DEFAULT_BUDGET = "45m"
+TRAINED = ("pretrain", "distil")
 
 
 def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None) -> int:
@@ -38,20 +39,24 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
     family = load_family(family_name)
     if tier_name is not None:
         chosen = [_checked(family, tier_name)]
-    elif any(tier.made_by.kind == "pretrain" for tier in family.tiers):
-        chosen = [tier for tier in family.tiers if buildable(tier)]
+    elif budget is not None or all(tier.made_by.kind in TRAINED for tier in family.tiers):
+        chosen = _in_order([tier for tier in family.tiers if buildable(tier)])
     else:
         chosen = _missing(records, family)
-    trained = [tier for tier in chosen if tier.made_by.kind == "pretrain"]
+    trained = [tier for tier in chosen if tier.made_by.kind in TRAINED]
     if budget is not None and not trained:
         raise CommandError(
             f"nothing of {family.name} that is asked for is trained", "leave --budget out", Exit.USAGE
         )
-    training = _training(records, family, budget or DEFAULT_BUDGET) if trained else None
+    training = None
     for tier in chosen:
+        if tier in trained and training is None:  # not before: the data need the tokenizer of what is fetched
+            training = _training(records, family, budget or DEFAULT_BUDGET)
         build(records, family, tier, training(tier) if training and tier in trained else None)
     names = [tier.name for tier in chosen]
     state = standing(records, family).family
+    if training:
+        _draw(records, family, trained, training)
     ladder = _ladder(records, state, training(trained[0]).material) if training and trained else []
     if json_wanted():
         emit({"family": family.name, "built": [row(state.tier(one)) for one in names], "ladder": ladder})
@@ -105,19 +110,25 @@ def _checked(family: Family, tier_name: str) -> Tier:
 def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier], Training]":
     """What the training of each tier takes; its share of the budget is in the family file."""
     from mythos.cli.training import compiler, reporter
+    from mythos.data.train_tokenizer import CHAT_TEMPLATE
     from mythos.evaluate.items import evaluation_items
     from mythos.store.answering import Idle
     from mythos.train.build import Training
-    from mythos.train.material import material
+    from mythos.train.material import material, own_tokenizer
     from mythos.train.settings import parse_budget
 
     whole = parse_budget(budget)
     _give_way()
     with progress(f"{family.name}: data") as report:
-        vocab = family.tiers[0].config.vocab
-        stuff = material(records.home, family.name, vocab, evaluation_items, report)
+        fetched = [tier for tier in family.tiers if tier.made_by.kind == "fetch"]
+        if fetched:
+            tokenizer, template = _tokenizer_of(records, family, fetched[0])
+        else:
+            vocab = family.tiers[0].config.vocab
+            tokenizer, template = own_tokenizer(records.home, family.name, vocab, report), CHAT_TEMPLATE
+        stuff = material(records.home, family.name, tokenizer, template, evaluation_items, report)
 
-    idle, compiled = Idle(records.home), compiler()
+    idle, compiled = Idle(records.home), compiler(records.home)
 
     def training(tier: Tier) -> Training:
         share = float(dict(tier.made_by.options)["share"])
@@ -125,6 +136,42 @@ def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier]
         return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), idle, compiled)
 
     return training
+
+
+def _draw(
+    records: Records, family: Family, trained: list[Tier], training: "Callable[[Tier], Training]"
+) -> None:
+    """The loss of each tier that was trained, over its tokens, in one picture."""
+    from mythos.train.build import run_of
+    from mythos.train.plot import loss_curve, loss_svg
+
+    runs = {tier.name: run_of(records.home, records.store, family, tier, training(tier)) for tier in trained}
+    picture = records.home.path / "runs" / f"{family.name}.svg"
+    picture.write_text(loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()}))
+    note(f"curves: {picture}")
+
+
+def _tokenizer_of(records: Records, family: Family, tier: Tier) -> tuple[bytes, str]:
+    """Tokenizer and chat template of a tier that is fetched, which is built first if it is not there."""
+    from mythos.model.weights_dir import TEMPLATE, TOKENIZER, read_weights
+    from mythos.store.weights_key import weights_keyring
+
+    if (root := standing(records, family).family.tier(tier.name).root) is None:
+        build(records, family, tier)
+        root = standing(records, family).family.tier(tier.name).root
+    assert root is not None
+    files = read_weights(records.home.weights_dir(root), weights_keyring(records.home), root).files
+    return files[TOKENIZER], files[TEMPLATE].decode()
+
+
+def _in_order(tiers: list[Tier]) -> list[Tier]:
+    """Parents first, else as the family has them."""
+    done: list[Tier] = []
+    while len(done) < len(tiers):
+        names = {tier.name for tier in done}
+        waiting = {tier.name for tier in tiers} - names
+        done += [tier for tier in tiers if tier.name in waiting and not waiting.intersection(tier.parents)]
+    return done
 
 
 def _part(budget: "Budget", share: float) -> "Budget":

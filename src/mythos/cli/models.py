@@ -79,8 +79,8 @@ def made_by(tier: Tier) -> str:
 
 
 def buildable(tier: Tier) -> bool:
-    """Whether `mythos build` can make the tier: what is fetched, copied or trained from scratch."""
-    return tier.made_by.kind in ("fetch", "experts", "pretrain")
+    """Whether `mythos build` can make the tier: not yet what comes from the hub."""
+    return tier.made_by.kind in ("fetch", "experts", "pretrain", "distil")
 
 
 def cure(tier: Tier) -> str:
@@ -91,6 +91,8 @@ def cure(tier: Tier) -> str:
         return f"mythos up {tier.family}"
     if tier.made_by.kind == "pretrain":
         return f"mythos build {tier.family}"
+    if tier.made_by.kind == "distil":
+        return f"mythos build {tier.family} --tier {tier.name} --budget 1h"
     return (
         f"mythos build {tier.name} --family {tier.family}" if buildable(tier) else "no command builds it yet"
     )

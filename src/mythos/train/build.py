@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mythos import __version__
@@ -36,37 +36,22 @@ from mythos.spec.family import Family, Tier
 from mythos.spec.load import UNPINNED
 from mythos.store.copies import add_copy, reconcile, remove_copy, weights_place
 from mythos.store.db import Store
-from mythos.store.home import Home, private_directory
+from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_for, register, registered
 from mythos.store.weights_key import weights_keyring
 from mythos.train.experts import expand, expanded_config
-from mythos.train.loop import Metrics
-from mythos.train.material import Material
-from mythos.train.pretrain import pretrain, run_directory, run_facts
-from mythos.train.settings import Budget
+from mythos.train.recipes import Training, run_directory, run_facts, train_tier
 from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total)"""
-BUILT_HERE = ("fetch", "experts", "pretrain")
+TRAINED = ("pretrain", "distil")
+BUILT_HERE = ("fetch", "experts", *TRAINED)
 
 
 class BuildError(MythosError):
     """A tier cannot be built, or not in this way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What training a tier takes beside its declaration. `pause` and `compiled`: as
-    `mythos.train.loop.train`.
-    """
-
-    material: Material
-    budget: Budget
-    report: Callable[[Metrics], None] = lambda _: None
-    pause: Callable[[], float] = lambda: 0.0
-    compiled: bool = True
 
 
 def build_tier(
@@ -102,6 +87,13 @@ def build_tier(
             register(store, clock, principal, family.name, tier.name, root, lineage, envelope)
         _enter_copies(home, store, clock, principal, tier, root)
     return root
+
+
+def run_of(home: Home, store: Store, family: Family, tier: Tier, training: Training) -> Path:
+    """The directory of the run that `build_tier` trains the tier in: its metrics, its checkpoint."""
+    parents = {row.tier: row.root for row in registered(store) if row.family == family.name}
+    used = {name: parents[name] for name in tier.parents}
+    return run_directory(home, tier, run_facts(tier, used, training.material, training.budget))
 
 
 def _parents(
@@ -275,25 +267,22 @@ def _make(
     if training is None:
         raise BuildError(
             f"{tier.name} is trained, and how long was not said.",
-            f"mythos build {tier.family} --tier {tier.name} --budget 10m",
+            f"mythos build {tier.family} --tier {tier.name} --budget 45m",
         )
-    return _train(home, keyring, tier, progress, training)
+    return _train(home, keyring, tier, parents, progress, training)
 
 
-def _train(home: Home, keyring: Keyring, tier: Tier, progress: Progress, training: Training) -> str:
-    private_directory(home.path / "runs")
-    trained = pretrain(
-        run_directory(home, tier, training.material, training.budget),
-        keyring,
-        tier,
-        training.material,
-        training.budget,
-        training.report,
-        training.pause,
-        training.compiled,
-    )
+def _train(
+    home: Home,
+    keyring: Keyring,
+    tier: Tier,
+    parents: Mapping[str, str],
+    progress: Progress,
+    training: Training,
+) -> str:
+    made_from = {name: read_weights(home.weights_dir(root), keyring, root) for name, root in parents.items()}
+    served = served_tensors(train_tier(home, keyring, tier, made_from, training, progress))
     progress("store", 0, 1)
-    served = served_tensors(trained.tensors)
     tokenizer, template = training.material.tokenizer, training.material.template
     root = write_weights(home.path / "weights", keyring, tier.config, served, tokenizer, template)
     progress("store", 1, 1)
@@ -305,6 +294,6 @@ def _lineage(tier: Tier, parents: Mapping[str, str], training: Training | None) 
     facts = {"kind": made_by.kind, "source": made_by.source, **dict(made_by.options)}
     if parents:
         facts["parents"] = dict(parents)
-    if training is not None and made_by.kind == "pretrain":
-        facts["run"] = run_facts(tier, training.material, training.budget)
+    if training is not None and made_by.kind in TRAINED:
+        facts["run"] = run_facts(tier, parents, training.material, training.budget)
     return facts | {"form": FORM, "converter": f"mythos {__version__}"}

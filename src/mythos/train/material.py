@@ -1,5 +1,6 @@
-"""What a family is trained on: a tokenizer of its own and the corpora of all domains, made once."""
+"""What a family is trained on: its tokenizer and the corpora of all domains, made once."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from mythos.data.build import build_corpus, is_held_out
 from mythos.data.corpus import SPLITS, Corpus, open_corpus
 from mythos.data.overlap import index_items
 from mythos.data.sources import DOMAINS, sources_of
-from mythos.data.train_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from mythos.data.train_tokenizer import train_tokenizer
 from mythos.store.home import Home, private_directory, write_private
 
 Progress = Callable[[str, int, int], None]
@@ -29,29 +30,47 @@ class Material:
     held_out: Mapping[str, Corpus]
 
 
-def material(home: Home, family: str, vocab: int, evaluations: Evaluations, progress: Progress) -> Material:
-    """The family's material, from MYTHOS_HOME/data/<family>, where what is missing is made.
+def own_tokenizer(home: Home, family: str, vocab: int, progress: Progress) -> bytes:
+    """The tokenizer.json of a family from scratch, learnt once from the text of all domains."""
+    place = _place(home, family)
+    if not (place / TOKENIZER).exists():
+        progress("tokenizer", 0, 0)
+        write_private(place / TOKENIZER, train_tokenizer(_texts(home.cache, progress), vocab), replace=True)
+    return (place / TOKENIZER).read_bytes()
+
+
+def material(
+    home: Home, family: str, tokenizer: bytes, template: str, evaluations: Evaluations, progress: Progress
+) -> Material:
+    """The family's material, from MYTHOS_HOME/data/<family>; what is missing or has another tokenizer is made.
 
     No document is in it that asks what an evaluation asks (`mythos.data.overlap`). DataError or FetchError
     name the cure.
     """
-    place = home.path / "data" / family
-    private_directory(home.path / "data")
-    private_directory(place)
-    if not (place / TOKENIZER).exists():
-        progress("tokenizer", 0, 0)
-        write_private(place / TOKENIZER, train_tokenizer(_texts(home.cache, progress), vocab), replace=True)
-    tokenizer = (place / TOKENIZER).read_bytes()
-    missing = [name for name in DOMAINS if not (place / name).exists()]
+    place, digest = _place(home, family), hashlib.sha256(tokenizer).hexdigest()
+    missing = [name for name in DOMAINS if not _made_with(place / name, digest)]
     if missing:
         asked = index_items(evaluations(home.cache, progress))
         for name in missing:
             opened = {source.name: source.open(home.cache, progress) for source in sources_of(name)}
             facts = {source: dict(one.facts) for source, one in opened.items()}
             documents = (document for one in opened.values() for document in one.documents)
-            build_corpus(place / name, name, documents, facts, tokenizer, CHAT_TEMPLATE, asked, progress)
+            build_corpus(place / name, name, documents, facts, tokenizer, template, asked, progress)
     splits = [{name: open_corpus(place / name / split) for name in DOMAINS} for split in SPLITS]
-    return Material(tokenizer, CHAT_TEMPLATE, *splits)
+    return Material(tokenizer, template, *splits)
+
+
+def _place(home: Home, family: str) -> Path:
+    private_directory(home.path / "data")
+    private_directory(home.path / "data" / family)
+    return home.path / "data" / family
+
+
+def _made_with(corpus: Path, tokenizer_sha256: str) -> bool:
+    """Whether the corpus is there with this tokenizer; a damaged one is an error when it is opened."""
+    if not all((corpus / split).is_dir() for split in SPLITS):
+        return False
+    return open_corpus(corpus / SPLITS[0]).manifest["tokenizer"]["sha256"] == tokenizer_sha256
 
 
 def _texts(cache: Path, progress: Progress) -> Iterator[str]:
