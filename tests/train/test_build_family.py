@@ -54,6 +54,13 @@ config = { layers = 2, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, wid
 price = { input = 0.0, output = 0.0 }
 context = 256
 max_output = 64
+[[tiers]]
+name = "student"
+description = "one layer of two"
+parents = ["large"]
+made_by = { kind = "distil", prune = "depth", share = 0.5, optimiser = "adamw", learning_rate = 1e-3, truth =
+0.2 } config = { layers = 1, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
+price = { input = 0.0, output = 0.0 } context = 256 max_output = 64
 """
 SMALL, LARGE = Budget(tokens=4096 * 20), Budget(tokens=4096 * 60)
 
@@ -120,6 +127,13 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
     estimate, low, high = step_up(quality["large"], quality["small"])
     assert 0 < low < estimate < high
     assert step_up(quality["small"], quality["large"])[0] == pytest.approx(-estimate)
+
+    student = make(family, "student", of(material, Budget(tokens=2048 * 30)))
+    assert make(family, "student", of(material, Budget(tokens=2048 * 30))) == student
+    lineage = registered(store)[-1].lineage
+    assert lineage["parents"] == lineage["run"]["parents"] == {"large": large}
+    taught = measure(*here, family.tier("student"), material.held_out, lambda *_: None)
+    assert step_up(quality["large"], taught)[0] > 0
 
     longer = make(family, "small", of(material, Budget(tokens=4096 * 21)))
     assert longer != small  # another budget: other weights

@@ -14,7 +14,11 @@ from mythos.train.plot import HEIGHT, WIDTH, loss_curve, loss_svg
 POINT = st.tuples(st.floats(1, 1e12), st.floats(0.01, 20))
 
 
-@given(st.dictionaries(st.sampled_from(["a", "<b>", "c&d"]), st.lists(POINT, min_size=1, max_size=30), min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "<b>", "c&d"]), st.lists(POINT, min_size=1, max_size=30), min_size=1
+    )
+)
 def test_every_curve_lies_inside(curves: dict[str, list[tuple[float, float]]]) -> None:
     picture = ElementTree.fromstring(loss_svg("loss < 3 & falling", curves))
     lines = picture.findall("{*}polyline")

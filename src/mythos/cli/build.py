@@ -147,7 +147,9 @@ def _draw(
 
     runs = {tier.name: run_of(records.home, records.store, family, tier, training(tier)) for tier in trained}
     picture = records.home.path / "runs" / f"{family.name}.svg"
-    picture.write_text(loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()}))
+    picture.write_text(
+        loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()})
+    )
     note(f"curves: {picture}")
 
 

@@ -38,8 +38,8 @@ def reporter(title: str) -> "Callable[[Metrics], None]":
 def compiler(home: Home) -> bool:
     """Whether torch.compile can work here; without a C++ compiler training goes on, slower.
 
-    What it compiles holds no weights. It lies in the data directory, which is private, and its cache of graphs,
-    which is pickled, stays off.
+    What it compiles holds no weights. It lies in the data directory, which is private, and its cache of
+    graphs, which is pickled, stays off.
     """
     private_directory(home.cache / "inductor")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home.cache / "inductor")

@@ -42,7 +42,8 @@ def own_tokenizer(home: Home, family: str, vocab: int, progress: Progress) -> by
 def material(
     home: Home, family: str, tokenizer: bytes, template: str, evaluations: Evaluations, progress: Progress
 ) -> Material:
-    """The family's material, from MYTHOS_HOME/data/<family>; what is missing or has another tokenizer is made.
+    """The family's material, from MYTHOS_HOME/data/<family>; what is missing or has another tokenizer is
+    made.
 
     No document is in it that asks what an evaluation asks (`mythos.data.overlap`). DataError or FetchError
     name the cure.

@@ -26,7 +26,11 @@ def loss_svg(title: str, curves: Mapping[str, Curve]) -> str:
     """The curves over tokens, which must not be none. Both axes are linear, the loss from its least value."""
     xs, ys = ([point[axis] for curve in curves.values() for point in curve] for axis in (0, 1))
     ys = sorted(ys)
-    low, high, right = ys[0], ys[min(len(ys) - 1, int(0.98 * len(ys)))], max(xs)  # the first steps may stand out
+    low, high, right = (
+        ys[0],
+        ys[min(len(ys) - 1, int(0.98 * len(ys)))],
+        max(xs),
+    )  # the first steps may stand out
     span = (high - low) or 1.0
 
     def place(x: float, y: float) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mythos.model.transformer import Transformer
+from mythos.train.attention import packed_attend
 from mythos.train.batch import Batch
 from mythos.train.forward import Trainee
 from mythos.train.loss import weighted_cross_entropy
@@ -80,7 +81,12 @@ def channel_importance(model: Transformer, batches: Sequence[Batch]) -> list[Ten
 
     hooks = [out.register_forward_pre_hook(watch(sum_F)) for out, sum_F in zip(outs, sums, strict=True)]
     try:
-        mean_loss(model, batches)
+        for (
+            batch
+        ) in batches:  # by the model itself: a Trainee runs all layers through one block, hooks and all
+            packed = batch.packed
+            attend, first = packed_attend(packed.starts_RL), torch.zeros(1, dtype=torch.long)
+            model(packed.tokens_RL.flatten(), packed.positions_RL.flatten(), attend, rows=first)
     finally:
         for hook in hooks:
             hook.remove()
