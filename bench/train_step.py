@@ -44,7 +44,7 @@ def our_step(model: Transformer, compiled: bool, recompute: bool = False) -> Cal
     def step() -> Tensor:
         model.zero_grad(set_to_none=True)
         x_TD, _ = trainee.hidden(packed)
-        loss = cross_entropy(x_TD, trainee.head_VD, targets_T) / targets_T.numel()
+        loss = cross_entropy(x_TD, trainee.head_VD, targets_T, compiled) / targets_T.numel()
         loss.backward()
         return loss.detach()
 
@@ -130,6 +130,30 @@ def replay_of(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return replay
 
 
+def gradient_error() -> dict[str, float]:
+    """How far each way's gradient lies from the float32 one, relative to that: the whole gradient's norm."""
+    config = load_family("pocket").tier("opus").config
+    packed, targets_T = batch(config.vocab)
+    attend = causal_attend([LENGTH] * ROWS)
+
+    def plain(model: Transformer) -> dict[str, Tensor]:
+        logits = model(packed.tokens_RL.flatten(), packed.positions_RL.flatten(), attend).float()
+        F.cross_entropy(logits, targets_T).backward()
+        return {name: p.grad.float() for name, p in model.named_parameters() if p.grad is not None}
+
+    def trained(model: Transformer) -> dict[str, Tensor]:
+        our_step(model, compiled=True)()
+        return {name: p.grad.float() for name, p in model.named_parameters() if p.grad is not None}
+
+    exact = plain(fresh_model(config, 0))
+    size = sum(g.square().sum() for g in exact.values()).sqrt()
+    found = {}
+    for name, way in (("ours", trained), ("plain bf16", plain)):
+        gradient = way(computing(fresh_model(config, 0)))
+        found[name] = (sum((gradient[n] - exact[n]).square().sum() for n in exact).sqrt() / size).item()
+    return found
+
+
 def seconds(step: Callable[[], Tensor]) -> float:
     began = time.perf_counter()
     step()
@@ -172,8 +196,9 @@ def main() -> None:
         }
         for name, took in times.items()
     }
+    error = gradient_error()
     if options.json:
-        print(json.dumps(report))
+        print(json.dumps({"arms": report, "gradient_error": error}))
         return
     for name, row in report.items():
         low, middle, high = row["tokens_per_second"]
@@ -181,6 +206,8 @@ def main() -> None:
             f"{name:14} {middle:7.0f} tok/s ({low:.0f} to {high:.0f})   "
             f"time / ours {row['ours_is_faster_by']:.3f}"
         )
+    ratio = error["ours"] / error["plain bf16"]
+    print(f"gradient error {error['ours']:.4f}, a plain bf16 step {error['plain bf16']:.4f}: {ratio:.3f}")
 
 
 if __name__ == "__main__":

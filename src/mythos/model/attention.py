@@ -43,9 +43,11 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        q_THK = self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim))
-        k_TGK = self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim))
-        v_TGK = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
+        return self.mix(self.q_proj(x_TD), self.k_proj(x_TD), self.v_proj(x_TD), rotation, attend)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """From the projections, each (T, heads * K), to the output (T, D)."""
+        q_THK, k_TGK, v_TGK = (projected.unflatten(-1, (-1, self.head_dim)) for projected in (q, k, v))
         q_THK = rotate(self.q_norm(q_THK), rotation)
         k_TGK = rotate(self.k_norm(k_TGK), rotation)
         return self.o_proj(attend(self.layer, q_THK, k_TGK, v_TGK).flatten(-2))

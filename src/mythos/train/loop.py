@@ -126,7 +126,8 @@ def train(
             for part in parts:
                 paused += pause()
                 x_TD, of = trainee.hidden(part.packed)
-                loss = weighted_cross_entropy(x_TD, trainee.head_VD, part.targets_TA, part.weights_TA) / count
+                head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
+                loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
                 loss.backward()
                 optimiser.collect()
                 total += loss.item()

@@ -7,32 +7,62 @@ a step. The gradient is made beside the loss, while the chunk's logits are there
 nothing.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
 CHUNK = 256  # token rows
 
+Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
-def cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+
+def cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor, compiled: bool = False) -> Tensor:
     """Sum over the tokens of -log softmax(x head^T)[target], a scalar in fp32. Targets below 0
     count nothing.
     """
-    return weighted_cross_entropy(x_TD, head_VD, targets_T[:, None], torch.ones_like(targets_T[:, None]))
+    ones_T1 = torch.ones_like(targets_T[:, None])
+    return weighted_cross_entropy(x_TD, head_VD, targets_T[:, None], ones_T1, compiled)
 
 
-def weighted_cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor, compiled: bool = False
+) -> Tensor:
     """Sum over tokens and their targets of -weight * log softmax(x head^T)[target], in fp32.
 
     With a teacher's probabilities as weights this is distillation (Hinton et al. 2015, arXiv 1503.02531) up
     to the teacher's entropy, which has no gradient. A target below 0 counts nothing. Indices of one token are
     distinct or add up.
     """
-    return _ChunkedCrossEntropy.apply(x_TD, head_VD, targets_TA, weights_TA)  # pyright: ignore[reportReturnType]
+    step = _compiled_gradient() if compiled else _gradient
+    return _ChunkedCrossEntropy.apply(x_TD, head_VD, targets_TA, weights_TA, step)  # pyright: ignore[reportReturnType]
+
+
+def _gradient(logits_CV: Tensor, targets_CA: Tensor, weights_CA: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of a chunk, and its gradient by the logits in their dtype: everywhere as if nothing were a
+    target, and then what it is at the targets, each the same as often as it is named.
+    """
+    exact_CV = logits_CV.float()
+    lse_C1 = exact_CV.logsumexp(-1, keepdim=True)
+    picked_CA, whole_C1 = exact_CV.gather(-1, targets_CA), weights_CA.sum(-1, keepdim=True)
+    loss = (weights_CA * (lse_C1 - picked_CA)).sum()
+    g_CV = (exact_CV - lse_C1).exp() * whole_C1
+    same_CAA = (targets_CA[:, :, None] == targets_CA[:, None]).float()
+    at_CA = (picked_CA - lse_C1).exp() * whole_C1 - (same_CAA * weights_CA[:, None]).sum(-1)
+    return loss, g_CV.to(logits_CV.dtype), at_CA.to(logits_CV.dtype)
+
+
+@cache
+def _compiled_gradient() -> Gradient:
+    return torch.compile(_gradient, dynamic=False)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor) -> Tensor:
+    def forward(
+        ctx, x_TD: Tensor, head_VD: Tensor, targets_TA: Tensor, weights_TA: Tensor, step: Gradient
+    ) -> Tensor:
         weights_TA = torch.where(targets_TA < 0, 0.0, weights_TA.float())
         targets_TA = targets_TA.clamp(min=0)
         total = torch.zeros((), dtype=torch.float32, device=x_TD.device)
@@ -41,11 +71,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(x_TD), CHUNK):
             rows = slice(start, start + CHUNK)
             x_CD, targets_CA, weights_CA = x_TD[rows], targets_TA[rows], weights_TA[rows]
-            logits_CV = (x_CD @ head_VD.T).float()
-            lse_C1 = logits_CV.logsumexp(-1, keepdim=True)
-            total += (weights_CA * (lse_C1 - logits_CV.gather(-1, targets_CA))).sum()
-            g_CV = logits_CV.sub_(lse_C1).exp_().mul_(weights_CA.sum(-1, keepdim=True))
-            g_CV = g_CV.scatter_add_(-1, targets_CA, -weights_CA).to(x_TD.dtype)
+            loss, g_CV, at_CA = step(x_CD @ head_VD.T, targets_CA, weights_CA)
+            g_CV.scatter_(-1, targets_CA, at_CA)
+            total += loss
             if dx_TD is not None:
                 dx_TD[rows] = g_CV @ head_VD
             if ctx.needs_input_grad[1]:
@@ -61,4 +89,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         scale = grads[0]
         dx = None if dx_TD is None else dx_TD * scale.to(dx_TD.dtype)
         dhead = None if dhead_VD is None else (dhead_VD * scale).to(ctx.head_dtype)
-        return dx, dhead, None, None
+        return dx, dhead, None, None, None
