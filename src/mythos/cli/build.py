@@ -191,6 +191,23 @@ def _give_way() -> None:
         os.nice(19)
 
 
+def _tasks(records: Records, family: Family, tier: Tier) -> str:
+    """Share of reasoning_gym's questions that the tier answers rightly, with the exact 95% interval."""
+    from mythos.evaluate.run import run_suite
+    from mythos.gate.bounds import lower, upper
+    from mythos.records.evidence import Outcome
+
+    place = records.home.path / "runs" / "quality" / f"{(tier.root or '')[:16]}-tasks"
+    with progress(f"{tier.name}: tasks") as report:
+        result = run_suite(
+            records.home, records.store, records.clock, OPERATOR, family, tier.name, "reasoning_gym", "chat",
+            place, progress=report,
+        )  # fmt: skip
+    right, count = sum(one.outcome is Outcome.SUCCESS for one in result.samples), len(result.samples)
+    low, high = lower(right, count, 0.975), upper(right, count, 0.975)
+    return f"{right / count:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _ladder(records: Records, family: Family, stuff: "Material") -> list[dict[str, Any]]:
     """One line for each tier that is built: size, bits per byte of each domain, gain over the tier before."""
     from mythos.train.ladder import measure, step_up
@@ -219,6 +236,7 @@ def _ladder(records: Records, family: Family, stuff: "Material") -> list[dict[st
             }
             line |= {name: f"{prediction.bits_per_byte:.4f}" for name, prediction in quality.items()}
             gain = step_up(quality, before) if before else None
+            line["reasoning tasks"] = _tasks(records, family, tier)
             line["gain"] = f"{gain[0]:.4f} [{gain[1]:.4f}, {gain[2]:.4f}]" if gain else ""
             lines.append(line)
             before = quality

@@ -154,7 +154,7 @@ def submit(file: Path, json: Json = False) -> int:
 @evaluate.command("plan")
 def evaluate_plan(
     tier: Tier,
-    suite: Annotated[str, typer.Option(help="humaneval, mmlu_dev, mutants, refusal or refusal_held_out.")],
+    suite: Annotated[str, typer.Option(help="One of docs/reference/suites.md, as humaneval.")],
     who: As,
     elicitation: Annotated[list[str] | None, typer.Option(help="Default: all that the suite has.")] = None,
     profile: Profile = "none",

@@ -12,7 +12,7 @@ from mythos.data.fetch import Progress
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
 from mythos.engine.request import Delta, Request, Sampling
-from mythos.evaluate import humaneval, mmlu_dev, mutants, refusal
+from mythos.evaluate import humaneval, mmlu_dev, mutants, reasoning_gym, refusal
 from mythos.evaluate.journal import Journal
 from mythos.evaluate.suite import Access, Result, Suite
 from mythos.gate.authorize import authorize, decision_on, load_standing
@@ -30,7 +30,7 @@ from mythos.store.home import Home, write_private
 from mythos.store.profiles import find_profile
 
 PURPOSE = "evaluation"
-SUITES = ("humaneval", "mmlu_dev", "mutants", "refusal", "refusal_held_out")
+SUITES = ("humaneval", "mmlu_dev", "mutants", "reasoning_gym", "refusal", "refusal_held_out")
 BATCH = 8  # results written together: a kill loses at most this many, and they are run again
 FIRST = 16  # results from which the time of a run is estimated
 ASK_AGAIN = 1.0  # seconds for which the gate's last answer counts
@@ -68,6 +68,8 @@ def load_suite(home: Home, name: str, progress: Progress) -> Suite:
     """The suite called `name`, its data fetched when it is not in the cache. EvaluationError, FetchError."""
     if name in ("refusal", "refusal_held_out"):
         return refusal.suite() if name == "refusal" else refusal.held_out()
+    if name == "reasoning_gym":
+        return reasoning_gym.suite(progress)
     makers = {"humaneval": humaneval.suite, "mmlu_dev": mmlu_dev.suite, "mutants": mutants.suite}
     if name not in makers:
         raise EvaluationError(f"There is no suite {name!r}.", f"Suites: {', '.join(SUITES)}.")
