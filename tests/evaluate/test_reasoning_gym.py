@@ -36,27 +36,17 @@ def test_the_questions_are_fixed_and_none_is_trained_on() -> None:
 
 
 def test_right_answers_count_and_others_do_not() -> None:
-    assert set(outcomes(lambda right: (right, Finish.STOP))) == {Outcome.SUCCESS}
-    assert set(outcomes(lambda right: (f"Let me see.\n\n{right}\n", Finish.STOP))) == {Outcome.SUCCESS}
-    assert set(outcomes(lambda right: (f"{right} or so, I think", Finish.STOP))) == {Outcome.FAILURE}
-    assert set(outcomes(lambda right: ("", Finish.STOP))) == {Outcome.FAILURE}
-    assert set(outcomes(lambda right: ("I'm sorry, but I can't help.", Finish.STOP))) == {Outcome.REFUSAL}
+    assert set(outcomes(lambda right: (right, Finish.END))) == {Outcome.SUCCESS}
+    assert set(outcomes(lambda right: (f"Let me see.\n\n{right}\n", Finish.END))) == {Outcome.SUCCESS}
+    assert set(outcomes(lambda right: (f"{right} or so, I think", Finish.END))) == {Outcome.FAILURE}
+    assert set(outcomes(lambda right: ("", Finish.END))) == {Outcome.FAILURE}
+    assert set(outcomes(lambda right: ("I'm sorry, but I can't help.", Finish.END))) == {Outcome.REFUSAL}
     assert set(outcomes(lambda right: ("", Finish.FAILED))) == {Outcome.ERROR}
 
 
 def test_a_tier_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYTHOS_KEYS", str(tmp_path / "keys"))
     tiny = tiny_home(tmp_path)
-    result = run_suite(
-        tiny.home,
-        tiny.store,
-        tiny.clock,
-        OPERATOR,
-        tiny.family,
-        "small",
-        "reasoning_gym",
-        "chat",
-        tmp_path / "j",
-        4,
-    )
+    here = (tiny.home, tiny.store, tiny.clock, OPERATOR, tiny.family, "small")
+    result = run_suite(*here, "reasoning_gym", "chat", tmp_path / "journal", 4)
     assert len(result.samples) == 4 and Outcome.SUCCESS not in {one.outcome for one in result.samples}

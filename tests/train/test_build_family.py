@@ -61,6 +61,15 @@ parents = ["large"]
 made_by = { kind = "distil", prune = "depth", share = 0.5, optimiser = "adamw", learning_rate = 1e-3, truth =
 0.2 } config = { layers = 1, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
 price = { input = 0.0, output = 0.0 } context = 256 max_output = 64
+[[tiers]]
+name = "wide"
+description = "experts from the small one"
+parents = ["small"]
+made_by = { kind = "experts", copies = 4, share = 0.5, optimiser = "adamw", learning_rate = 3e-3 }
+config = { layers = 1, width = 32, ffn = 64, moe = { routed = 4, top_k = 2, width = 64, bias = true } }
+price = { input = 0.0, output = 0.0 }
+context = 256
+max_output = 64
 """
 SMALL, LARGE = Budget(tokens=4096 * 20), Budget(tokens=4096 * 60)
 
@@ -137,6 +146,27 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
 
     longer = make(family, "small", of(material, Budget(tokens=4096 * 21)))
     assert longer != small  # another budget: other weights
+
+
+def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family, material: Material) -> None:
+    make(family, "small", of(material, SMALL))
+    copied = make(family, "wide", None)
+    home = Home.open()
+    here = (home, Store.open(home), Clock(), OPERATOR, family)
+
+    def quality(tier: str):
+        return measure(*here, family.tier(tier), material.held_out, lambda *_: None)
+
+    assert step_up(quality("wide"), quality("small"))[0] == pytest.approx(0, abs=2e-3)  # the same function
+    told: list[Metrics] = []
+    budget = Budget(tokens=2048 * 100)
+    trained = make(family, "wide", of(material, budget, told))
+    assert trained != copied and make(family, "wide", of(material, budget)) == trained
+    assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 4  # three experts and the merge
+    assert told[-1].expert_load is not None and told[-1].expert_load < 1.5
+    estimate, low, _ = step_up(quality("wide"), quality("small"))
+    assert 0 < low < estimate
+    assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept
 
 
 def test_a_stopped_build_goes_on(family: Family, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,9 @@ def test_a_server_that_dies_keeps_nobody_waiting(home: Home) -> None:
 
 
 def test_waiting_is_no_training(tmp_path: Path) -> None:
-    """A pause of a thousand seconds, told and not slept, leaves the run's seconds below those of the process."""
+    """A pause of a thousand seconds, told and not slept, leaves the run's seconds below those of
+    the process.
+    """
     began, told = time.monotonic(), []
     budget, model = Budget(tokens=4 * SETTINGS.step_tokens), fresh_model(TINY, 0)
     train(

@@ -237,7 +237,7 @@ EXPERTS = """
 name = "big"
 description = "copied"
 parents = ["small"]
-made_by = { kind = "experts", copies = 4 }
+made_by = { kind = "experts", copies = 4, share = 0.5, optimiser = "adamw", learning_rate = 2e-4 }
 price = { input = 1, output = 2 }
 context = 256
 max_output = 64

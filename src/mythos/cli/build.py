@@ -43,7 +43,7 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
         chosen = _in_order([tier for tier in family.tiers if buildable(tier)])
     else:
         chosen = _missing(records, family)
-    trained = [tier for tier in chosen if tier.made_by.kind in TRAINED]
+    trained = [t for t in chosen if t.made_by.kind in TRAINED or (budget and t.made_by.kind == "experts")]
     if budget is not None and not trained:
         raise CommandError(
             f"nothing of {family.name} that is asked for is trained", "leave --budget out", Exit.USAGE
@@ -51,7 +51,7 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
     training = None
     for tier in chosen:
         if tier in trained and training is None:  # not before: the data need the tokenizer of what is fetched
-            training = _training(records, family, budget or DEFAULT_BUDGET)
+            training = _training(records, family, trained, budget or DEFAULT_BUDGET)
         build(records, family, tier, training(tier) if training and tier in trained else None)
     names = [tier.name for tier in chosen]
     state = standing(records, family).family
@@ -107,8 +107,12 @@ def _checked(family: Family, tier_name: str) -> Tier:
     return tier
 
 
-def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier], Training]":
-    """What the training of each tier takes; its share of the budget is in the family file."""
+def _training(
+    records: Records, family: Family, trained: list[Tier], budget: str
+) -> "Callable[[Tier], Training]":
+    """What the training of each tier takes. The tiers that are trained share the budget as the
+    family says.
+    """
     from mythos.cli.training import compiler, reporter
     from mythos.data.train_tokenizer import CHAT_TEMPLATE
     from mythos.evaluate.items import evaluation_items
@@ -118,7 +122,7 @@ def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier]
     from mythos.train.settings import parse_budget
 
     whole = parse_budget(budget)
-    _give_way()
+    give_way()
     with progress(f"{family.name}: data") as report:
         fetched = [tier for tier in family.tiers if tier.made_by.kind == "fetch"]
         if fetched:
@@ -131,8 +135,8 @@ def _training(records: Records, family: Family, budget: str) -> "Callable[[Tier]
     idle, compiled = Idle(records.home), compiler(records.home)
 
     def training(tier: Tier) -> Training:
-        share = float(dict(tier.made_by.options)["share"])
-        part = _part(whole, share)
+        shares = {one.name: float(dict(one.made_by.options)["share"]) for one in trained}
+        part = _part(whole, shares[tier.name] / sum(shares.values()))
         return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), idle, compiled)
 
     return training
@@ -145,7 +149,13 @@ def _draw(
     from mythos.train.build import run_of
     from mythos.train.plot import loss_curve, loss_svg
 
-    runs = {tier.name: run_of(records.home, records.store, family, tier, training(tier)) for tier in trained}
+    runs = {}
+    for tier in trained:
+        for place in run_of(records.home, records.store, family, tier, training(tier)).glob(
+            "**/metrics.jsonl"
+        ):
+            part = place.parent.name if tier.made_by.kind == "experts" else ""
+            runs[f"{tier.name} {part}".strip()] = place.parent
     picture = records.home.path / "runs" / f"{family.name}.svg"
     picture.write_text(
         loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()})
@@ -183,7 +193,7 @@ def _part(budget: "Budget", share: float) -> "Budget":
     return replace(budget, seconds=budget.seconds * share)
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """All else on this machine goes first."""
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -118,7 +118,7 @@ def build(
     family: Family = DEFAULT_FAMILY,
     budget: Annotated[
         str | None,
-        typer.Option(help="Of the whole family's training: 45m, 2h, 50M-tokens. Default: 45m."),
+        typer.Option(help="Of all training that is asked for: 45m, 2h, 50M-tokens. Default: 45m."),
     ] = None,
     json: Json = False,
 ) -> int:

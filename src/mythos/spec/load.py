@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "fetch": {"file": str, "file_bytes": int, "file_sha256": str, "wheel_bytes": int, "wheel_sha256": str},
     "pretrain": {"share": float, "optimiser": str, "learning_rate": float},
     "distil": {"prune": str, "share": float, "optimiser": str, "learning_rate": float, "truth": float},
-    "experts": {"copies": int},
+    "experts": {"copies": int, "share": float, "optimiser": str, "learning_rate": float},
     "hub": {"revision": str},
 }
 
@@ -137,7 +137,7 @@ def _made_by(table: Any, where: str) -> MadeBy:
             raise MythosError(f"{where}.{key} should be of type {of_type.__name__}.")
         if key.endswith("_sha256") and not SHA256.fullmatch(str(value)):
             raise MythosError(f"{where}.{key} should be 64 hexadecimal digits.")
-    if kind in ("pretrain", "distil") and not (
+    if kind in ("pretrain", "distil", "experts") and not (
         0 < table["share"] <= 1
         and table["optimiser"] in ("adamw", "muon")
         and 0 < table["learning_rate"] < 1

@@ -20,6 +20,7 @@ from mythos.model.weights_dir import (
     FORM,
     TEMPLATE,
     TOKENIZER,
+    WeightsFiles,
     read_weights,
     remove_leftovers,
     seal_in_place,
@@ -41,7 +42,7 @@ from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_for, register, registered
 from mythos.store.weights_key import weights_keyring
 from mythos.train.experts import expand, expanded_config
-from mythos.train.recipes import Training, run_directory, run_facts, train_tier
+from mythos.train.recipes import EXPERT_DOMAINS, Training, run_directory, run_facts, train_tier
 from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -200,20 +201,9 @@ def _has_decision(home: Home, store: Store, family: Family, tier: Tier, root: st
 
 
 def _expand(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str], progress: Progress) -> str:
-    """A tier with routed experts from its one parent, dense: every expert starts as the parent's MLP."""
-    if len(parents) != 1:
-        raise BuildError(
-            f"{tier.name} needs one parent to copy its experts from.", "Correct the family file."
-        )
-    ((name, parent_root),) = parents.items()
+    """A tier with routed experts from its one parent, dense: every expert is the parent's MLP."""
     progress("copy", 0, 1)
-    parent = read_weights(home.weights_dir(parent_root), keyring, parent_root)
-    copies, moe = dict(tier.made_by.options)["copies"], tier.config.moe
-    if expanded_config(parent.config, moe) != tier.config or moe is None or moe.routed != copies:
-        raise BuildError(
-            f"{tier.name} is declared with other sizes than {name} has in {copies} copies.",
-            "Correct the tier's config in the family file.",
-        )
+    parent = _dense_parent(home, keyring, tier, parents)
     tensors = expand(parent.tensors, tier.config)
     progress("copy", 1, 1)
     progress("store", 0, 1)
@@ -223,6 +213,23 @@ def _expand(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str]
     )
     progress("store", 1, 1)
     return root
+
+
+def _dense_parent(home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, str]) -> WeightsFiles:
+    """The parent of a tier of experts; BuildError when its MLPs cannot be the tier's."""
+    if len(parents) != 1:
+        raise BuildError(
+            f"{tier.name} needs one parent to take its experts from.", "Correct the family file."
+        )
+    ((name, root),) = parents.items()
+    parent = read_weights(home.weights_dir(root), keyring, root)
+    copies, moe = dict(tier.made_by.options)["copies"], tier.config.moe
+    if expanded_config(parent.config, moe) != tier.config or moe is None or moe.routed != copies:
+        raise BuildError(
+            f"{tier.name} is declared with other sizes than {name} has in {copies} copies.",
+            "Correct the tier's config in the family file.",
+        )
+    return parent
 
 
 def _convert(home: Home, keyring: Keyring, tier: Tier, progress: Progress) -> str:
@@ -262,7 +269,7 @@ def _make(
 ) -> str:
     if tier.made_by.kind == "fetch":
         return _convert(home, keyring, tier, progress)
-    if tier.made_by.kind == "experts":
+    if tier.made_by.kind == "experts" and training is None:
         return _expand(home, keyring, tier, parents, progress)
     if training is None:
         raise BuildError(
@@ -280,7 +287,16 @@ def _train(
     progress: Progress,
     training: Training,
 ) -> str:
-    made_from = {name: read_weights(home.weights_dir(root), keyring, root) for name, root in parents.items()}
+    if tier.made_by.kind == "experts":
+        made_from = {name: _dense_parent(home, keyring, tier, parents) for name in parents}
+        if len(EXPERT_DOMAINS) + 1 != dict(tier.made_by.options)["copies"]:
+            raise BuildError(
+                f"{tier.name} has to have {len(EXPERT_DOMAINS) + 1} experts to be trained: the parent's and "
+                f"one for each of {', '.join(EXPERT_DOMAINS)}.",
+                "Correct the family file, or build it without --budget.",
+            )
+    else:
+        made_from = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in parents.items()}
     served = served_tensors(train_tier(home, keyring, tier, made_from, training, progress))
     progress("store", 0, 1)
     tokenizer, template = training.material.tokenizer, training.material.template
@@ -294,6 +310,6 @@ def _lineage(tier: Tier, parents: Mapping[str, str], training: Training | None) 
     facts = {"kind": made_by.kind, "source": made_by.source, **dict(made_by.options)}
     if parents:
         facts["parents"] = dict(parents)
-    if training is not None and made_by.kind in TRAINED:
+    if training is not None:
         facts["run"] = run_facts(tier, parents, training.material, training.budget)
     return facts | {"form": FORM, "converter": f"mythos {__version__}"}

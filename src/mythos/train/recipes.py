@@ -15,14 +15,17 @@ from torch import Tensor
 from mythos import __version__
 from mythos.data.corpus import Corpus
 from mythos.data.mix import Mixture
+from mythos.data.sources import MIXES
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import WeightsFiles
 from mythos.records.canonical import canonical
 from mythos.records.keyring import Keyring
+from mythos.spec.config import ModelConfig
 from mythos.spec.family import Tier
 from mythos.store.home import Home, private_directory, write_private
 from mythos.train.batch import Batches, next_tokens, packed_rows
 from mythos.train.distil import distilling
+from mythos.train.experts import expand
 from mythos.train.loop import Metrics, train
 from mythos.train.material import Material
 from mythos.train.prune import layers_to_keep, without_layers
@@ -45,6 +48,10 @@ class Training:
 
 # Shares of the rows. All four, so that each is learnt a little; the small ones come round often enough.
 WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
+
+EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
+EXPERT_SHARE = 0.2  # of the budget, for each; the rest trains router and experts together
+MERGED = "merged"  # the subdirectory of that last part
 
 
 def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
@@ -107,35 +114,93 @@ def train_tier(
 
     TrainError when the vocabulary of the data is not the tier's.
     """
-    material, settings = training.material, recipe(tier)
-    for name, corpus in material.train.items():
+    for name, corpus in training.material.train.items():
         if corpus.vocab_size > tier.config.vocab:
             raise TrainError(
                 f"The corpus {name} has {corpus.vocab_size} tokens, {tier.name} knows {tier.config.vocab}.",
                 "Build the corpora with the family's own tokenizer.",
             )
-    facts = run_facts(tier, {n: files.root for n, files in parents.items()}, material, training.budget)
-    run = run_directory(home, tier, facts)
-    private_directory(run.parent)
-    private_directory(run)
-    batches = mixed(material.train, WEIGHTS, settings)
+    roots = {name: files.root for name, files in parents.items()}
+    facts = run_facts(tier, roots, training.material, training.budget)
+    place = run_directory(home, tier, facts)
+    private_directory(place.parent)
+    private_directory(place)
+    run = Run(place, keyring, recipe(tier), training, facts)
     if tier.made_by.kind == "pretrain":
-        model = fresh_model(tier.config, settings.seed)
-    else:
-        plain = [plain_tensors(files.tensors) for files in parents.values()]
-        teachers = [
-            computing(model_from(files.config, tensors)).requires_grad_(False)
-            for files, tensors in zip(parents.values(), plain, strict=True)
-        ]
-        keep = _layers(run, teachers[0], tier.config.layers, batches, progress)
-        model = model_from(tier.config, without_layers(plain[0], keep))
-        truth = float(dict(tier.made_by.options)["truth"])
-        batches = distilling(batches, teachers, truth, run / "teacher", keyring)
-    trained = train(
-        run, keyring, model, batches, settings, training.budget, facts, training.report, training.pause,
-        training.compiled,
-    )  # fmt: skip
-    return dict(trained.tensors)
+        model = fresh_model(tier.config, run.settings.seed)
+        return run.train(model, mixed(training.material.train, WEIGHTS, run.settings))
+    plain = {name: plain_tensors(files.tensors) for name, files in parents.items()}
+    if tier.made_by.kind == "experts":
+        ((name, files),) = parents.items()
+        return _experts(run, tier, files.config, plain[name])
+    return _distilled(run, tier, parents, plain, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A directory and all that its trainings share."""
+
+    place: Path
+    keyring: Keyring
+    settings: TrainSettings
+    training: Training
+    facts: Mapping[str, Any]
+
+    def train(
+        self, model: Transformer, batches: Batches, part: str = "", share: float = 1.0
+    ) -> dict[str, Tensor]:
+        """What training `model` changes, with this share of the budget, in the subdirectory `part`."""
+        whole = self.training.budget
+        budget = Budget(
+            None if whole.tokens is None else max(1, round(whole.tokens * share)),
+            None if whole.seconds is None else whole.seconds * share,
+        )
+        trained = train(
+            self.place / part, self.keyring, model, batches, self.settings, budget, self.facts,
+            self.training.report, self.training.pause, self.training.compiled,
+        )  # fmt: skip
+        return dict(trained.tensors)
+
+
+def _experts(run: Run, tier: Tier, dense: ModelConfig, plain: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parent's MLP, and one trained from it on each domain, behind a router that is trained on the mix.
+
+    After Branch-Train-MiX (arXiv 2403.07816); only MLPs are trained apart, so all else is the parent's.
+    """
+    corpora, sources = run.training.material.train, [plain]
+    for domain in EXPERT_DOMAINS:
+        model = _only_mlps(model_from(dense, plain))
+        batches = mixed(corpora, MIXES[domain], run.settings)
+        sources.append(plain | run.train(model, batches, domain, EXPERT_SHARE))
+    merged = expand(plain, tier.config, sources)
+    model = _only_mlps(model_from(tier.config, merged))
+    share = 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
+    return merged | run.train(model, mixed(corpora, WEIGHTS, run.settings), MERGED, share)
+
+
+def _only_mlps(model: Transformer) -> Transformer:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".mlp." in name)
+    return model
+
+
+def _distilled(
+    run: Run,
+    tier: Tier,
+    parents: Mapping[str, WeightsFiles],
+    plain: Mapping[str, dict[str, Tensor]],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """Layers of the first parent, taught by all of them."""
+    teachers = [
+        computing(model_from(files.config, plain[name])).requires_grad_(False)
+        for name, files in parents.items()
+    ]
+    batches = mixed(run.training.material.train, WEIGHTS, run.settings)
+    keep = _layers(run.place, teachers[0], tier.config.layers, batches, progress)
+    student = model_from(tier.config, without_layers(plain[next(iter(parents))], keep))
+    truth = float(dict(tier.made_by.options)["truth"])
+    return run.train(student, distilling(batches, teachers, truth, run.place / "teacher", run.keyring))
 
 
 def _layers(
