@@ -4,10 +4,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -17,10 +18,10 @@ from mythos.records.keyring import Keyring
 from mythos.spec.counting import flops_per_token
 from mythos.store.home import private_directory
 from mythos.train.balance import load, rebalance, routers
-from mythos.train.batch import Batches
+from mythos.train.batch import Batch, Batches
 from mythos.train.checkpoint import Checkpoint, save
 from mythos.train.checkpoint import load as load_checkpoint
-from mythos.train.forward import Trainee
+from mythos.train.forward import Routed, Trainee
 from mythos.train.loss import weighted_cross_entropy
 from mythos.train.machine import matmul_peak
 from mythos.train.optim import Optimiser
@@ -111,42 +112,23 @@ def train(
         state.decay_from = state.steps - round(state.steps * settings.decay_share)
     losses = _resume_metrics(run / METRICS, state.step)
     trainee = Trainee(model, compiled, settings.recompute, settings.balance == "quantile")
-    gates = routers(model) if settings.balance != "none" else []
-    flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2)
-    peak = matmul_peak()
-    saved, spoiled, fresh = time.monotonic(), 0, True
-    torch.manual_seed(settings.seed)
-    with (run / METRICS).open("a") as out:
+    flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2) * settings.step_tokens
+    peak, saved, spoiled, fresh = matmul_peak(), time.monotonic(), 0, True
+    with _written(run) as out:
         while state.steps is None or state.step < state.steps:
-            began, paused = time.monotonic(), 0.0
+            began = time.monotonic()
             first = state.step * settings.step_rows
             parts = [batches(first + i * settings.rows, settings.rows) for i in range(settings.accumulate)]
-            count = max(1, sum(part.count for part in parts))
-            total, routed = 0.0, []
-            for part in parts:
-                paused += pause()
-                x_TD, of = trainee.hidden(part.packed)
-                head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
-                loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
-                loss.backward()
-                optimiser.collect()
-                total += loss.item()
-                routed.append(of)
+            loss, routed, paused = _gradient(trainee, optimiser, parts, pause, compiled)
             factor = rate_factor(state.step, settings, state.decay_from, state.steps)
             norm = optimiser.step(factor)
-            worst = None
-            for index, gate in enumerate(gates):
-                scores_TE = torch.cat([of[index].scores_TE for of in routed])
-                bias_E = torch.stack([of[index].bias_E for of in routed]).mean(0)
-                load_E = load(gate, scores_TE, bias_E).float()
-                worst = max(worst or 0.0, (load_E.max() / load_E.mean()).item())
-                rebalance(gate, scores_TE, bias_E, settings.balance)  # pyright: ignore[reportArgumentType]
+            busiest = _rebalance(model, routed, settings)
             took = time.monotonic() - began - paused
             state.step += 1
             if not (compiled and fresh):  # a process's first step compiles: that is no training
                 state.seconds += took
             fresh = False
-            spoiled = 0 if math.isfinite(norm) and math.isfinite(total) else spoiled + 1
+            spoiled = 0 if math.isfinite(norm) and math.isfinite(loss) else spoiled + 1
             if spoiled >= PATIENCE:
                 raise TrainError(
                     f"{run.name}: the gradient was not finite for {PATIENCE} steps, "
@@ -157,16 +139,16 @@ def train(
             metrics = Metrics(
                 step=state.step,
                 tokens=state.step * settings.step_tokens,
-                loss=total,
+                loss=loss,
                 rate=factor,
                 gradient_norm=norm,
                 tokens_per_second=settings.step_tokens / took,
-                peak_share=flops * settings.step_tokens / took / peak,
+                peak_share=flops / took / peak,
                 seconds=state.seconds,
                 seconds_left=_seconds_left(state, budget),
-                expert_load=worst,
+                expert_load=busiest,
             )
-            losses.append(total)
+            losses.append(loss)
             out.write(json.dumps(asdict(metrics)) + "\n")
             report(metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == state.steps:
@@ -180,6 +162,58 @@ def train(
     return Trained(
         tensors, state.step, state.step * settings.step_tokens, state.seconds, sum(tail) / len(tail)
     )
+
+
+@contextmanager
+def _written(run: Path) -> Iterator[TextIO]:
+    """The metrics file, to be written on; TrainError when the file system refuses."""
+    try:
+        with (run / METRICS).open("a") as out:
+            yield out
+    except OSError as error:
+        raise TrainError(
+            f"{run / METRICS} cannot be written ({error.strerror}).",
+            "Free some disk space; the run goes on from its last checkpoint.",
+        ) from None
+
+
+def _gradient(
+    trainee: Trainee,
+    optimiser: Optimiser,
+    parts: Sequence[Batch],
+    pause: Callable[[], float],
+    compiled: bool,
+) -> tuple[float, list[list[Routed]], float]:
+    """Puts the gradient of a step into the optimiser: its loss, what routers did in each batch,
+    seconds paused.
+    """
+    count, total, routed, paused = max(1, sum(part.count for part in parts)), 0.0, [], 0.0
+    for part in parts:
+        paused += pause()
+        x_TD, of = trainee.hidden(part.packed)
+        head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
+        loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+        loss.backward()
+        optimiser.collect()
+        total += loss.item()
+        routed.append(of)
+    return total, routed, paused
+
+
+def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSettings) -> float | None:
+    """Moves the selection biases; the busiest expert's load over the mean in this step, in the
+    worst layer.
+    """
+    if settings.balance == "none":
+        return None
+    worst = 0.0
+    for router, *batches in zip(routers(model), *routed, strict=True):
+        scores_TE = torch.cat([of.scores_TE for of in batches])
+        bias_E = torch.stack([of.bias_E for of in batches]).mean(0)
+        load_E = load(router, scores_TE, bias_E).float()
+        worst = max(worst, (load_E.max() / load_E.mean()).item())
+        rebalance(router, scores_TE, bias_E, settings.balance)
+    return worst
 
 
 def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
