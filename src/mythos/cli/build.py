@@ -40,7 +40,7 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
     if tier_name is not None:
         chosen = [_checked(family, tier_name)]
     elif budget is not None or all(tier.made_by.kind in TRAINED for tier in family.tiers):
-        chosen = _in_order([tier for tier in family.tiers if buildable(tier)])
+        chosen = in_order([tier for tier in family.tiers if buildable(tier)])
     else:
         chosen = _missing(records, family)
     trained = [t for t in chosen if t.made_by.kind in TRAINED or (budget and t.made_by.kind == "experts")]
@@ -176,7 +176,7 @@ def _tokenizer_of(records: Records, family: Family, tier: Tier) -> tuple[bytes, 
     return files[TOKENIZER], files[TEMPLATE].decode()
 
 
-def _in_order(tiers: list[Tier]) -> list[Tier]:
+def in_order(tiers: list[Tier]) -> list[Tier]:
     """Parents first, else as the family has them."""
     done: list[Tier] = []
     while len(done) < len(tiers):
