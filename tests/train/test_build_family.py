@@ -12,12 +12,14 @@ import pytest
 from mythos.data.documents import Document
 from mythos.data.train_tokenizer import CHAT_TEMPLATE
 from mythos.records.clock import Clock
+from mythos.records.decision import open_handling
 from mythos.records.principal import OPERATOR
 from mythos.spec.family import Family
 from mythos.spec.load import parse_family
 from mythos.store.db import Store
 from mythos.store.home import Home
-from mythos.store.weights import registered
+from mythos.store.operator_key import trusted_keys
+from mythos.store.weights import decisions_in, registered, revoke_decision
 from mythos.train import loop
 from mythos.train.build import BuildError, build_tier
 from mythos.train.ladder import measure, step_up
@@ -58,9 +60,16 @@ max_output = 64
 name = "student"
 description = "one layer of two"
 parents = ["large"]
-made_by = { kind = "distil", prune = "depth", share = 0.5, optimiser = "adamw", learning_rate = 1e-3, truth =
-0.2 } config = { layers = 1, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
-price = { input = 0.0, output = 0.0 } context = 256 max_output = 64
+made_by.kind = "distil"
+made_by.prune = "depth"
+made_by.share = 0.5
+made_by.optimiser = "adamw"
+made_by.learning_rate = 1e-3
+made_by.truth = 0.2
+config = { layers = 1, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
+price = { input = 0.0, output = 0.0 }
+context = 256
+max_output = 64
 [[tiers]]
 name = "wide"
 description = "experts from the small one"
@@ -146,6 +155,22 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
 
     longer = make(family, "small", of(material, Budget(tokens=4096 * 21)))
     assert longer != small  # another budget: other weights
+    assert make(family, "small", of(material, SMALL)) == small  # and back: what is there is current again
+    assert [row for row in registered(store) if row.tier == "small"][-1].root == small
+
+
+def test_a_revoked_root_is_not_given_a_new_decision(family: Family, material: Material) -> None:
+    """Also when the tier has other weights by now, whose decision stands."""
+    small = make(family, "small", of(material, SMALL))
+    store = Store.open(Home.open())
+    with store.read() as conn:
+        (decision,) = decisions_in(conn, family.name)
+    handling = open_handling(decision.envelope, trusted_keys(Home.open()))
+    revoke_decision(store, Clock(), OPERATOR, handling.id, "a finding")
+    other = make(family, "small", of(material, Budget(tokens=4096 * 21)))
+    assert other != small
+    with pytest.raises(BuildError, match="was revoked; building does not renew it"):
+        make(family, "small", of(material, SMALL))
 
 
 def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family, material: Material) -> None:

@@ -14,16 +14,15 @@ from mythos.cli.output import CommandError, Exit, amount, emit, json_wanted, not
 from mythos.cli.progress import progress
 from mythos.records.principal import OPERATOR
 from mythos.spec.counting import active_parameters, parameters
-from mythos.spec.family import Family, Tier, TierState
+from mythos.spec.family import TRAINED, Family, Tier, TierState
 from mythos.spec.load import load_family, packaged_families
+from mythos.train.settings import Budget, parse_budget
 
 if TYPE_CHECKING:
     from mythos.train.build import Training
     from mythos.train.material import Material
-    from mythos.train.settings import Budget
 
 DEFAULT_BUDGET = "45m"
-TRAINED = ("pretrain", "distil")
 
 
 def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None) -> int:
@@ -43,21 +42,24 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
         chosen = in_order([tier for tier in family.tiers if buildable(tier)])
     else:
         chosen = _missing(records, family)
+    whole = parse_budget(budget or DEFAULT_BUDGET)
     trained = [t for t in chosen if t.made_by.kind in TRAINED or (budget and t.made_by.kind == "experts")]
     if budget is not None and not trained:
         raise CommandError(
             f"nothing of {family.name} that is asked for is trained", "leave --budget out", Exit.USAGE
         )
+    if trained:
+        give_way()  # before anything starts threads: they have the priority that they begin with
     training = None
     for tier in chosen:
         if tier in trained and training is None:  # not before: the data need the tokenizer of what is fetched
-            training = _training(records, family, trained, budget or DEFAULT_BUDGET)
+            training = _training(records, family, trained, whole)
         build(records, family, tier, training(tier) if training and tier in trained else None)
     names = [tier.name for tier in chosen]
     state = standing(records, family).family
+    ladder = _ladder(records, state, training(trained[0]).material) if training and trained else []
     if training:
         _draw(records, family, trained, training)
-    ladder = _ladder(records, state, training(trained[0]).material) if training and trained else []
     if json_wanted():
         emit({"family": family.name, "built": [row(state.tier(one)) for one in names], "ladder": ladder})
     elif not names:
@@ -108,7 +110,7 @@ def _checked(family: Family, tier_name: str) -> Tier:
 
 
 def _training(
-    records: Records, family: Family, trained: list[Tier], budget: str
+    records: Records, family: Family, trained: list[Tier], whole: Budget
 ) -> "Callable[[Tier], Training]":
     """What the training of each tier takes. The tiers that are trained share the budget as the
     family says.
@@ -119,10 +121,7 @@ def _training(
     from mythos.store.answering import Idle
     from mythos.train.build import Training
     from mythos.train.material import material, own_tokenizer
-    from mythos.train.settings import parse_budget
 
-    whole = parse_budget(budget)
-    give_way()
     with progress(f"{family.name}: data") as report:
         fetched = [tier for tier in family.tiers if tier.made_by.kind == "fetch"]
         if fetched:
@@ -156,6 +155,8 @@ def _draw(
         ):
             part = place.parent.name if tier.made_by.kind == "experts" else ""
             runs[f"{tier.name} {part}".strip()] = place.parent
+    if not runs:
+        return  # their directories were removed
     picture = records.home.path / "runs" / f"{family.name}.svg"
     picture.write_text(
         loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()})
@@ -165,14 +166,18 @@ def _draw(
 
 def _tokenizer_of(records: Records, family: Family, tier: Tier) -> tuple[bytes, str]:
     """Tokenizer and chat template of a tier that is fetched, which is built first if it is not there."""
+    from mythos.gate.authorize import authorize
     from mythos.model.weights_dir import TEMPLATE, TOKENIZER, read_weights
+    from mythos.records.permit import Action, Refusal
     from mythos.store.weights_key import weights_keyring
 
-    if (root := standing(records, family).family.tier(tier.name).root) is None:
-        build(records, family, tier)
-        root = standing(records, family).family.tier(tier.name).root
-    assert root is not None
-    files = read_weights(records.home.weights_dir(root), weights_keyring(records.home), root).files
+    build(records, family, tier)
+    now = records.clock.now()
+    answer = authorize(standing(records, family), OPERATOR, Action.LOAD, tier.name, "training", now)
+    if isinstance(answer, Refusal):
+        raise CommandError(f"{tier.name} cannot be used: {answer.message}", f"mythos build {tier.name}")
+    directory = records.home.weights_dir(answer.root)
+    files = read_weights(directory, weights_keyring(records.home), answer.root).files
     return files[TOKENIZER], files[TEMPLATE].decode()
 
 
@@ -186,7 +191,7 @@ def in_order(tiers: list[Tier]) -> list[Tier]:
     return done
 
 
-def _part(budget: "Budget", share: float) -> "Budget":
+def _part(budget: Budget, share: float) -> Budget:
     if budget.tokens is not None:
         return replace(budget, tokens=max(1, round(budget.tokens * share)))
     assert budget.seconds is not None

@@ -38,6 +38,9 @@ class MadeBy:
     options: tuple[tuple[str, str | int | float], ...] = ()
 
 
+TRAINED = ("pretrain", "distil")  # kinds that need a budget; `experts` may have one
+
+
 @dataclass(frozen=True, slots=True)
 class Tier:
     """One rung of a family. `root` is None until weights are registered (state BUILT)."""

@@ -142,11 +142,11 @@ def _made_by(table: Any, where: str) -> MadeBy:
         and table["optimiser"] in ("adamw", "muon")
         and 0 < table["learning_rate"] < 1
         and 0 <= table.get("truth", 0.0) <= 1
-        and table.get("prune", "depth") == "depth"
+        and table.get("prune", "depth") in ("depth", "width")
     ):
         raise MythosError(
             f"{where} needs a share of the budget and a learning_rate between 0 and 1, an optimiser (adamw, "
-            'muon), and for distil prune = "depth" and a share of truth between 0 and 1.'
+            'muon), and for distil prune = "depth" or "width" and a share of truth between 0 and 1.'
         )
     if kind == "hub" and not re.fullmatch(rf"[0-9a-f]{{40}}|{UNPINNED}", table["revision"]):
         raise MythosError(f"{where}.revision should be a commit of 40 hexadecimal digits, or {UNPINNED!r}.")

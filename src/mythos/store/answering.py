@@ -26,11 +26,12 @@ class Answering:
 
     def end(self) -> None:
         self._running -= 1
-        if not self._running:
+        if not self._running and self._descriptor >= 0:  # answers may end after `close`
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 class Idle:

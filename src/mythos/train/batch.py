@@ -1,8 +1,7 @@
 """What a step learns from: packed rows and, for every token, the targets that count and how much.
 
 Every way of training is a choice of targets and weights: the next token (pretraining; answers only in chats),
-a teacher's likely tokens, a sampled token by how much more a teacher likes it, an answer preferred or
-rejected.
+a teacher's likely tokens.
 
 Shape letters: R rows of L tokens, T = R * L token rows, A targets per token
 """

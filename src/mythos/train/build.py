@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ from mythos.records.errors import MythosError
 from mythos.records.keyring import Keyring
 from mythos.records.permit import Action, Refusal
 from mythos.records.principal import Principal, require_operator
-from mythos.spec.family import Family, Tier
+from mythos.spec.family import TRAINED, Family, Tier
 from mythos.spec.load import UNPINNED
 from mythos.store.copies import add_copy, reconcile, remove_copy, weights_place
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
-from mythos.store.weights import decisions_for, register, registered
+from mythos.store.weights import decisions_in, register, registered
 from mythos.store.weights_key import weights_keyring
 from mythos.train.experts import expand, expanded_config
 from mythos.train.recipes import EXPERT_DOMAINS, Training, run_directory, run_facts, train_tier
@@ -47,7 +47,6 @@ from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total)"""
-TRAINED = ("pretrain", "distil")
 BUILT_HERE = ("fetch", "experts", *TRAINED)
 
 
@@ -83,7 +82,15 @@ def build_tier(
         root = _sound_root(home, store, keyring, family, tier, lineage)
         if root is None:
             root = _make(home, keyring, tier, parents, progress, training)
-        if not _has_decision(home, store, family, tier, root):
+        current = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)][
+            -1:
+        ]
+        decided = _has_decision(home, store, family, tier, root)
+        if not decided or not current or current[0].root != root:
+            if _parents(home, store, clock, principal, family, tier) != parents:  # training takes hours
+                raise BuildError(
+                    f"What {tier.name} is made from was built anew meanwhile.", "Build it again."
+                )
             envelope = issue_handling(home, clock, family.name, tier.name, root)
             register(store, clock, principal, family.name, tier.name, root, lineage, envelope)
         _enter_copies(home, store, clock, principal, tier, root)
@@ -179,20 +186,21 @@ def _sound_root(
 
 
 def _has_decision(home: Home, store: Store, family: Family, tier: Tier, root: str) -> bool:
-    """Whether a decision of the present operator's key stands. BuildError when the decisions were revoked."""
+    """Whether a decision of the present operator's key on this root stands.
+
+    BuildError when there were some and all are revoked.
+    """
     trusted = trusted_keys(home)
-    envelopes = decisions_for(store, family.name, tier.name)
-    for envelope in envelopes:
-        try:
-            handling = open_handling(envelope, trusted)
-        except RecordError:
-            continue  # of a key that is gone
-        if handling.root == root:
-            return True
+    with store.read() as conn:
+        stored = [one for one in decisions_in(conn, family.name) if (one.tier, one.root) == (tier.name, root)]
+    for decision in stored:
+        with suppress(RecordError):  # of a key that is gone
+            if open_handling(decision.envelope, trusted).root == root:
+                return True
     known = any(
         (row.family, row.tier, row.root) == (family.name, tier.name, root) for row in registered(store)
     )
-    if known and not envelopes:
+    if known and not stored:
         raise BuildError(
             f"The decision on {tier.name} was revoked; building does not renew it.",
             "Look up the reason in the ledger.",

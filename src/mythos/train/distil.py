@@ -72,12 +72,12 @@ def distilling(
     def batch_of(first: int, rows: int) -> Batch:
         batch, place = batches(first, rows), cache / f"{first}-{rows}"
         found = load(place, keyring)
-        if found is None:
+        if found is None or found.facts != {"first": first, "rows": rows}:
             indices_TA, shares_TA = likely_tokens(teachers, batch)
             kept = {"tokens": indices_TA.to(torch.int32), "shares": shares_TA.to(torch.float16)}
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            save(place, keyring, Checkpoint({}, kept))
-            found = Checkpoint({}, kept)
+            found = Checkpoint({"first": first, "rows": rows}, kept)
+            save(place, keyring, found)
         counted_T1 = batch.targets_TA[:, :1] >= 0
         indices_TA = torch.where(counted_T1, found.tensors["tokens"].long(), -1)
         shares_TA = found.tensors["shares"].float() * (1 - truth)

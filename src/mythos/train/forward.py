@@ -48,6 +48,8 @@ class Trainee:
     def __init__(self, model: Transformer, compiled: bool, recompute: bool, balanced: bool = False) -> None:
         self.model = model
         self._recompute = recompute
+        if compiled:
+            torch.compiler.reset()  # earlier models' programs count against a limit, behind which all is eager
         self._run = torch.compile(_run, dynamic=False) if compiled else _run
         kinds: dict[bool, _BlockPass] = {}
         self._blocks = []

@@ -20,9 +20,11 @@ from mythos.spec.family import Family, Tier
 from mythos.store.db import Store
 from mythos.store.home import Home, private_directory, write_private
 from mythos.store.weights_key import weights_keyring
-from mythos.train.quality import RESAMPLES, Prediction, predict
+from mythos.train.quality import LENGTH, MOST, RESAMPLES, ROWS, Prediction, predict
 from mythos.train.settings import TrainError
 from mythos.train.weights import computing, model_from, plain_tensors
+
+RULE = f"v1, windows of {LENGTH}, {ROWS} rows, {MOST} tokens"  # another rule gives other figures
 
 Quality = Mapping[str, Prediction]
 """What a tier makes of each domain's held-out text."""
@@ -83,5 +85,6 @@ def step_up(better: Quality, worse: Quality, seed: int = 0) -> tuple[float, floa
 def _place(home: Home, root: str, held_out: Mapping[str, Corpus]) -> Path:
     private_directory(home.path / "runs")
     private_directory(home.path / "runs" / "quality")
-    digest = hashlib.sha256("".join(corpus.digest for corpus in held_out.values()).encode()).hexdigest()
+    rule = [RULE, *(corpus.digest for corpus in held_out.values())]
+    digest = hashlib.sha256(" ".join(rule).encode()).hexdigest()
     return home.path / "runs" / "quality" / f"{root[:16]}-{digest[:16]}.json"

@@ -57,7 +57,7 @@ class Trained:
     steps: int
     tokens: int
     seconds: float
-    loss: float  # mean of the last tenth of the steps
+    loss: float  # mean of the last tenth of the steps; 0 when the metrics file is gone
 
 
 @dataclass(slots=True)
@@ -67,6 +67,7 @@ class _State:
     """
 
     step: int = 0
+    timed: int = 0  # steps that `seconds` counts
     seconds: float = 0.0
     decay_from: int | None = None
     steps: int | None = None
@@ -90,17 +91,13 @@ def train(
     Only parameters that require a gradient are trained. `inputs` says what the run is made of (data, parents,
     code): a checkpoint of other inputs, settings or budget is a TrainError. `pause` is called between
     batches, waits as long as the machine is needed elsewhere, and returns the seconds it took. The same
-    inputs, settings, budget of tokens, torch and machine give the same bits, however often the run is
-    stopped.
+    inputs, settings, budget of tokens, torch, machine and `compiled` give the same bits, however often the
+    run is stopped.
     """
     private_directory(run)
-    facts = json.loads(
-        json.dumps(
-            {"inputs": inputs, "settings": asdict(settings), "budget": asdict(budget), "compiled": compiled}
-        )
-    )
+    facts = json.loads(json.dumps({"inputs": inputs, "settings": asdict(settings), "budget": asdict(budget)}))
+    optimiser, state = Optimiser(model, settings), _State()  # masters first: what is computed with is rounded
     computing(model)
-    optimiser, state = Optimiser(model, settings), _State()
     if found := load_checkpoint(run, keyring):
         _check_same(run, found.facts, facts)
         state = _State(**found.facts["state"])
@@ -117,16 +114,17 @@ def train(
     with _written(run) as out:
         while state.steps is None or state.step < state.steps:
             began = time.monotonic()
-            first = state.step * settings.step_rows
+            first, waited = state.step * settings.step_rows, pause()
             parts = [batches(first + i * settings.rows, settings.rows) for i in range(settings.accumulate)]
             loss, routed, paused = _gradient(trainee, optimiser, parts, pause, compiled)
             factor = rate_factor(state.step, settings, state.decay_from, state.steps)
             norm = optimiser.step(factor)
-            busiest = _rebalance(model, routed, settings)
-            took = time.monotonic() - began - paused
+            busiest = _rebalance(model, routed, settings) if math.isfinite(norm) else None
+            took = time.monotonic() - began - paused - waited
             state.step += 1
             if not (compiled and fresh):  # a process's first step compiles: that is no training
                 state.seconds += took
+                state.timed += 1
             fresh = False
             spoiled = 0 if math.isfinite(norm) and math.isfinite(loss) else spoiled + 1
             if spoiled >= PATIENCE:
@@ -160,7 +158,7 @@ def train(
     tensors = optimiser.masters | dict(model.named_buffers())
     tail = losses[-max(1, len(losses) // 10) :]
     return Trained(
-        tensors, state.step, state.step * settings.step_tokens, state.seconds, sum(tail) / len(tail)
+        tensors, state.step, state.step * settings.step_tokens, state.seconds, sum(tail) / max(1, len(tail))
     )
 
 
@@ -204,7 +202,7 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
     """Moves the selection biases; the busiest expert's load over the mean in this step, in the
     worst layer.
     """
-    if settings.balance == "none":
+    if settings.balance == "none" or not routed[0]:
         return None
     worst = 0.0
     for router, *batches in zip(routers(model), *routed, strict=True):
@@ -220,7 +218,7 @@ def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be."""
     if budget.seconds is None or state.steps is not None:
         return
-    per_step = state.seconds / max(1, state.step - 1)
+    per_step = state.seconds / max(1, state.timed)
     decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
     if state.seconds + decay * per_step >= budget.seconds:
         state.decay_from, state.steps = state.step, state.step + decay
@@ -228,7 +226,7 @@ def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
 
 def _seconds_left(state: _State, budget: Budget) -> float:
     if state.steps is not None:
-        return state.seconds / state.step * (state.steps - state.step)
+        return state.seconds / max(1, state.timed) * (state.steps - state.step)
     assert budget.seconds is not None
     return max(0.0, budget.seconds - state.seconds)
 

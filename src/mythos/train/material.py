@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mythos.data.build import build_corpus, is_held_out
 from mythos.data.corpus import SPLITS, Corpus, open_corpus
-from mythos.data.overlap import index_items
+from mythos.data.overlap import Items, index_items
 from mythos.data.sources import DOMAINS, sources_of
+from mythos.data.tokenizer import Tokenizer
 from mythos.data.train_tokenizer import train_tokenizer
 from mythos.store.home import Home, private_directory, write_private
 
@@ -32,27 +33,27 @@ class Material:
 
 def own_tokenizer(home: Home, family: str, vocab: int, progress: Progress) -> bytes:
     """The tokenizer.json of a family from scratch, learnt once from the text of all domains."""
-    place = _place(home, family)
-    if not (place / TOKENIZER).exists():
+    place = _place(home, family) / TOKENIZER
+    if not place.exists() or Tokenizer.from_bytes(place.read_bytes()).vocab_size != vocab:
         progress("tokenizer", 0, 0)
-        write_private(place / TOKENIZER, train_tokenizer(_texts(home.cache, progress), vocab), replace=True)
-    return (place / TOKENIZER).read_bytes()
+        write_private(place, train_tokenizer(_texts(home.cache, progress), vocab), replace=True)
+    return place.read_bytes()
 
 
 def material(
     home: Home, family: str, tokenizer: bytes, template: str, evaluations: Evaluations, progress: Progress
 ) -> Material:
-    """The family's material, from MYTHOS_HOME/data/<family>; what is missing or has another tokenizer is
-    made.
+    """The family's material, from MYTHOS_HOME/data/<family>. Made is what is missing, has another tokenizer,
+    or was held against other evaluations.
 
     No document is in it that asks what an evaluation asks (`mythos.data.overlap`). DataError or FetchError
     name the cure.
     """
     place, digest = _place(home, family), hashlib.sha256(tokenizer).hexdigest()
-    missing = [name for name in DOMAINS if not _made_with(place / name, digest)]
-    if missing:
-        asked = index_items(evaluations(home.cache, progress))
-        for name in missing:
+    progress("evaluations", 0, 0)
+    asked = index_items(evaluations(home.cache, progress))
+    for name in DOMAINS:
+        if not _made_with(place / name, digest, asked):
             opened = {source.name: source.open(home.cache, progress) for source in sources_of(name)}
             facts = {source: dict(one.facts) for source, one in opened.items()}
             documents = (document for one in opened.values() for document in one.documents)
@@ -67,11 +68,19 @@ def _place(home: Home, family: str) -> Path:
     return home.path / "data" / family
 
 
-def _made_with(corpus: Path, tokenizer_sha256: str) -> bool:
-    """Whether the corpus is there with this tokenizer; a damaged one is an error when it is opened."""
+def _made_with(corpus: Path, tokenizer_sha256: str, asked: Items) -> bool:
+    """Whether the corpus is there, with this tokenizer, held against evaluations of the same counts.
+
+    A damaged one is an error when it is opened.
+    """
     if not all((corpus / split).is_dir() for split in SPLITS):
         return False
-    return open_corpus(corpus / SPLITS[0]).manifest["tokenizer"]["sha256"] == tokenizer_sha256
+    manifest = open_corpus(corpus / SPLITS[0]).manifest
+    suites = manifest["decontamination"]["suites"]
+    counts = {
+        suite: {key: facts[key] for key in asked.counts.get(suite, {})} for suite, facts in suites.items()
+    }
+    return manifest["tokenizer"]["sha256"] == tokenizer_sha256 and counts == asked.counts
 
 
 def _texts(cache: Path, progress: Progress) -> Iterator[str]:

@@ -17,6 +17,7 @@ POINTS = 200  # of a curve: losses between two of them are averaged
 def loss_curve(run: Path) -> list[tuple[float, float]]:
     """(tokens, mean loss since the point before) out of a run's metrics file."""
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    rows = [row for row in rows if math.isfinite(row["loss"])]
     size = max(1, -(-len(rows) // POINTS))
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [(part[-1]["tokens"], sum(row["loss"] for row in part) / len(part)) for part in parts]

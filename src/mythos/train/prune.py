@@ -81,10 +81,8 @@ def channel_importance(model: Transformer, batches: Sequence[Batch]) -> list[Ten
 
     hooks = [out.register_forward_pre_hook(watch(sum_F)) for out, sum_F in zip(outs, sums, strict=True)]
     try:
-        for (
-            batch
-        ) in batches:  # by the model itself: a Trainee runs all layers through one block, hooks and all
-            packed = batch.packed
+        for batch in batches:
+            packed = batch.packed  # by the model itself: a Trainee runs all layers through one block's hooks
             attend, first = packed_attend(packed.starts_RL), torch.zeros(1, dtype=torch.long)
             model(packed.tokens_RL.flatten(), packed.positions_RL.flatten(), attend, rows=first)
     finally:

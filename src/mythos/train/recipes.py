@@ -5,7 +5,7 @@ its parents.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ from mythos.data.corpus import Corpus
 from mythos.data.mix import Mixture
 from mythos.data.sources import MIXES
 from mythos.model.transformer import Transformer
-from mythos.model.weights_dir import WeightsFiles
+from mythos.model.weights_dir import TOKENIZER, WeightsFiles
 from mythos.records.canonical import canonical
 from mythos.records.keyring import Keyring
 from mythos.spec.config import ModelConfig
 from mythos.spec.family import Tier
 from mythos.store.home import Home, private_directory, write_private
-from mythos.train.batch import Batches, next_tokens, packed_rows
+from mythos.train.batch import Batch, Batches, next_tokens, packed_rows
 from mythos.train.distil import distilling
 from mythos.train.experts import expand
 from mythos.train.loop import Metrics, train
 from mythos.train.material import Material
-from mythos.train.prune import layers_to_keep, without_layers
+from mythos.train.prune import channel_importance, layers_to_keep, without_channels, without_layers
 from mythos.train.settings import Budget, TrainError, TrainSettings
 from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
 
@@ -78,6 +78,7 @@ def run_facts(tier: Tier, parents: Mapping[str, str], material: Material, budget
         "budget": asdict(budget),
         "data": {name: corpus.digest for name, corpus in sorted(material.train.items())},
         "weights": WEIGHTS,
+        "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS} if tier.made_by.kind == "experts" else {},
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
@@ -93,7 +94,7 @@ def run_directory(home: Home, tier: Tier, facts: Mapping[str, Any]) -> Path:
 
 def mixed(corpora: Mapping[str, Corpus], weights: Mapping[str, float], settings: TrainSettings) -> Batches:
     """Next-token batches of a mix of corpora."""
-    mixture = Mixture(corpora, weights, settings.length, settings.seed)
+    mixture = Mixture({name: corpora[name] for name in weights}, weights, settings.length, settings.seed)
 
     def batches(first: int, rows: int) -> Any:
         part = mixture.rows(first, rows)
@@ -119,6 +120,12 @@ def train_tier(
             raise TrainError(
                 f"The corpus {name} has {corpus.vocab_size} tokens, {tier.name} knows {tier.config.vocab}.",
                 "Build the corpora with the family's own tokenizer.",
+            )
+    for name, files in parents.items():
+        if files.files[TOKENIZER] != training.material.tokenizer:
+            raise TrainError(
+                f"{name} has another tokenizer than the data of {tier.family}.",
+                "Give the family one tier that is fetched, or the same tokenizer to all.",
             )
     roots = {name: files.root for name, files in parents.items()}
     facts = run_facts(tier, roots, training.material, training.budget)
@@ -197,8 +204,17 @@ def _distilled(
         for name, files in parents.items()
     ]
     batches = mixed(run.training.material.train, WEIGHTS, run.settings)
-    keep = _layers(run.place, teachers[0], tier.config.layers, batches, progress)
-    student = model_from(tier.config, without_layers(plain[next(iter(parents))], keep))
+    name, first = next(iter(parents.items()))
+    if replace(first.config, layers=tier.config.layers, ffn=tier.config.ffn) != tier.config:
+        raise TrainError(
+            f"{tier.name} differs from {name} in more than layers and ffn.", "Correct the family file."
+        )
+    keep, tensors = _layers(run.place, teachers[0], tier.config.layers, batches, progress), plain[name]
+    tensors = without_layers(tensors, keep)
+    if tier.config.ffn < first.config.ffn:
+        shallow = model_from(replace(first.config, layers=tier.config.layers), tensors)
+        tensors = without_channels(tensors, channel_importance(shallow, [batches(0, 4)]), tier.config.ffn)
+    student = model_from(tier.config, tensors)
     truth = float(dict(tier.made_by.options)["truth"])
     return run.train(student, distilling(batches, teachers, truth, run.place / "teacher", run.keyring))
 
@@ -209,7 +225,16 @@ def _layers(
     """Which of the teacher's layers the student begins with; measured once in a run."""
     place = run / "layers.json"
     if not place.exists():
-        sample = [batches(0, 1)]
+        sample = [_with_targets(batches)]
         kept = layers_to_keep(teacher, keep, sample, lambda done, total: progress("prune", done, total))
         write_private(place, json.dumps(kept).encode(), replace=True)
     return json.loads(place.read_bytes())
+
+
+def _with_targets(batches: Batches) -> Batch:
+    """The first two rows with a target in every fourth place: a row of questions may have hardly any."""
+    for first in range(0, 2000, 2):
+        batch = batches(first, 2)
+        if batch.count * 4 >= batch.targets_TA.shape[0]:
+            return batch
+    raise TrainError("The text has too little to learn.", "Give plain text, or longer answers.")
