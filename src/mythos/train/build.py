@@ -82,15 +82,10 @@ def build_tier(
         root = _sound_root(home, store, keyring, family, tier, lineage)
         if root is None:
             root = _make(home, keyring, tier, parents, progress, training)
-        current = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)][
-            -1:
-        ]
-        decided = _has_decision(home, store, family, tier, root)
-        if not decided or not current or current[0].root != root:
+        roots = [row.root for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
+        if not _has_decision(home, store, family, tier, root) or roots[-1:] != [root]:
             if _parents(home, store, clock, principal, family, tier) != parents:  # training takes hours
-                raise BuildError(
-                    f"What {tier.name} is made from was built anew meanwhile.", "Build it again."
-                )
+                raise BuildError(f"What {tier.name} is made from was built anew.", "Build it again.")
             envelope = issue_handling(home, clock, family.name, tier.name, root)
             register(store, clock, principal, family.name, tier.name, root, lineage, envelope)
         _enter_copies(home, store, clock, principal, tier, root)
