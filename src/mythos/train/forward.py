@@ -49,7 +49,7 @@ class Trainee:
         self.model = model
         self._recompute = recompute
         if compiled:
-            torch.compiler.reset()  # earlier models' programs count against a limit, behind which all is eager
+            torch.compiler.reset()  # programs of earlier models count against a limit of them
         self._run = torch.compile(_run, dynamic=False) if compiled else _run
         kinds: dict[bool, _BlockPass] = {}
         self._blocks = []
