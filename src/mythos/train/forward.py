@@ -91,8 +91,8 @@ class _BlockPass(nn.Module):
     def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], starts_RL: Tensor) -> tuple[Tensor, ...]:
         block = self.block
         attention, mlp = block.self_attn, block.mlp
-        parts = together(block.input_layernorm(x_TD), attention.q_proj, attention.k_proj, attention.v_proj)
-        x_TD = x_TD + attention.mix(*parts, rotation, packed_attend(starts_RL))
+        q, k, v = together(block.input_layernorm(x_TD), attention.q_proj, attention.k_proj, attention.v_proj)
+        x_TD = x_TD + attention.mix(q, k, v, rotation, packed_attend(starts_RL))
         y_TD = block.post_attention_layernorm(x_TD)
         if isinstance(mlp, MLP):
             gate_TF, up_TF = together(y_TD, mlp.gate_proj, mlp.up_proj)
