@@ -38,7 +38,7 @@ def test_the_questions_are_fixed_and_none_is_trained_on() -> None:
 def test_right_answers_count_and_others_do_not() -> None:
     assert set(outcomes(lambda right: (right, Finish.END))) == {Outcome.SUCCESS}
     assert set(outcomes(lambda right: (f"Let me see.\n\n{right}\n", Finish.END))) == {Outcome.SUCCESS}
-    assert set(outcomes(lambda right: (f"{right} or so, I think", Finish.END))) == {Outcome.FAILURE}
+    assert set(outcomes(lambda right: (f"{right}\nxyzzy", Finish.END))) == {Outcome.FAILURE}
     assert set(outcomes(lambda right: ("", Finish.END))) == {Outcome.FAILURE}
     assert set(outcomes(lambda right: ("I'm sorry, but I can't help.", Finish.END))) == {Outcome.REFUSAL}
     assert set(outcomes(lambda right: ("", Finish.FAILED))) == {Outcome.ERROR}

@@ -151,7 +151,9 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
     lineage = registered(store)[-1].lineage
     assert lineage["parents"] == lineage["run"]["parents"] == {"large": large}
     taught = measure(*here, family.tier("student"), material.held_out, lambda *_: None)
-    assert step_up(quality["large"], taught)[0] > 0
+    make(family, "student", of(material, Budget(tokens=2048)))
+    begun = measure(*here, family.tier("student"), material.held_out, lambda *_: None)
+    assert step_up(taught, begun)[1] > 0
 
     longer = make(family, "small", of(material, Budget(tokens=4096 * 21)))
     assert longer != small  # another budget: other weights
