@@ -191,7 +191,7 @@ def test_models_lists_built_and_declared(up, here):
     states = {row["name"]: row["state"] for row in rows}
     assert states["opus"] == "built" and "declared" in states.values()
     assert all(row["cure"] for row in rows if row["state"] != "built")
-    assert "no command" in here("models").stdout
+    assert "mythos build pocket --tier sonnet" in here("models").stdout
 
 
 def test_usage_counts_what_was_asked(up, here):
