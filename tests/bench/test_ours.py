@@ -78,7 +78,9 @@ def test_no_user_variable_about_threads_reaches_a_worker(monkeypatch: pytest.Mon
         seen = Path(f"/proc/{process.pid}/environ")
         if not seen.exists():
             pytest.skip("needs /proc")
-        variables = dict(v.split("=", 1) for v in seen.read_text().split("\0") if "=" in v)
+        while not (text := seen.read_text()):  # the new program's variables are not in place at once
+            time.sleep(0.01)
+        variables = dict(v.split("=", 1) for v in text.split("\0") if "=" in v)
         process._process.kill()
     assert variables["OMP_NUM_THREADS"] == "3"
     assert "OMP_WAIT_POLICY" not in variables
