@@ -1,6 +1,7 @@
 """Our own worker on a tiny tier, and the server over it, as `mythos bench` asks them."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
