@@ -108,8 +108,8 @@ def learn(
 
 
 def test_answers_come_into_order(tmp_path: Path) -> None:
-    """The loss begins at log 2, where model and reference are one. Then pairs are in order, those too that were
-    not trained on."""
+    """The loss begins at log 2, where model and reference are one. Then pairs are in order, and so are others
+    of the kind."""
     told: list[Metrics] = []
     tensors, trained = learn(tmp_path, 40, told.append)
     assert told[0].loss == pytest.approx(math.log(2), abs=5e-3) and trained.loss < 0.5

@@ -46,9 +46,12 @@ def stage_shares(tier: Tier) -> dict[str, float]:
 
 
 def stage_settings(settings: TrainSettings, stage: str) -> TrainSettings:
-    """Those of the stage, from the tier's own."""
+    """Those of the stage, from the tier's own. On pairs experts are chosen as when the tier serves: so they
+    were for the reference.
+    """
     rate = settings.learning_rate * RATES[stage]
-    return replace(settings, optimiser="adamw", learning_rate=rate, warmup_steps=WARMUP)
+    balance = "none" if stage == "dpo" else settings.balance
+    return replace(settings, optimiser="adamw", learning_rate=rate, warmup_steps=WARMUP, balance=balance)
 
 
 def stage_facts(tier: Tier, settings: TrainSettings) -> dict[str, Any]:
