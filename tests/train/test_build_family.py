@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
 
 from mythos.data.documents import Document
 from mythos.data.safety import exchanges, safety_chats
@@ -17,6 +18,7 @@ from mythos.data.sources import SAFETY
 from mythos.data.train_tokenizer import CHAT_TEMPLATE
 from mythos.gate.authorize import load_standing
 from mythos.ledger.log import ledger
+from mythos.model.weights_dir import read_weights
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.principal import OPERATOR
@@ -26,6 +28,7 @@ from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, registered, revoke_decision
+from mythos.store.weights_key import weights_keyring
 from mythos.train import loop, stages
 from mythos.train.behaviour import SUITE, measure_refusals, record_refusals
 from mythos.train.build import BuildError, build_tier
@@ -309,6 +312,35 @@ def test_conversations_and_pairs_follow_distillation(
         events = [json.loads(event) for event in conn.execute(sa.select(ledger.c.event)).scalars()]
     assert [e["tier"] for e in events if e["kind"] == "weights.measured"] == ["large", "taught"]
     assert make(family, "taught", of(material, budget, told)) == taught and len(told) == len(steps)
+
+
+def test_stages_of_experts_leave_all_but_their_mlps_as_it_was(family: Family, material: Material) -> None:
+    make(family, "small", of(material, SMALL))
+    text = FAMILY.replace("copies = 4, share = 0.5,", "copies = 4, share = 0.5, sft = 0.5,")
+    staged = parse_family(text.encode(), "steps.toml")
+    told: list[Metrics] = []
+    root = make(staged, "wide", of(material, Budget(tokens=2048 * 20), told))
+    assert [metrics.step for metrics in told][-10:] == list(range(1, 11))
+    home = Home.open()
+    small = next(row.root for row in registered(Store.open(home)) if row.tier == "small")
+    before, after = (
+        read_weights(home.weights_dir(r), weights_keyring(home), r).tensors for r in (small, root)
+    )
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if ".mlp." not in name)
+
+
+def test_without_a_pair_that_fits_the_stage_changes_nothing(
+    family: Family, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 256 letters hold none of these; the tier is what its main part made of it."""
+    monkeypatch.setattr(stages, "exchanges", lambda: exchanges()[:3])
+    text = FAMILY.replace("learning_rate = 3e-3 }", "learning_rate = 3e-3, dpo = 0.5 }", 1)
+    staged = parse_family(text.encode(), "steps.toml")
+    root = make(staged, "small", of(material, Budget(tokens=2 * 4096 * 20)))
+    assert root == make(family, "small", of(material, SMALL))
+    (place,) = (Home.open().path / "runs").glob("steps-small-*/dpo")
+    outcome = json.loads((place / stages.OUTCOME).read_bytes())
+    assert outcome["pairs"] == outcome["in_order"] == 0 < outcome["too_long"]
 
 
 @pytest.mark.parametrize(
