@@ -29,6 +29,7 @@ class Efficiencies:
     overlap_pp: float
     dense_gap: float
     routed_gap: float
+    spread: dict[str, float]  # standard deviation of log(published / predicted), by group of predictions
 
 
 @cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mythos.plan.efficiencies import Efficiencies, packaged
 from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout, check, rank_layers
-from mythos.plan.memory import rank_parameters
+from mythos.plan.memory import Kernels, rank_parameters
 from mythos.spec.config import ModelConfig
 from mythos.spec.counting import (
     attention_flops_per_token,
@@ -81,6 +81,7 @@ class _Layer:
 
 
 _PARTS = tuple(_Layer.__dataclass_fields__)
+_KERNELS = Kernels()
 _PASSES = 3  # forward, and a backward pass of two products
 _LOGIT_BYTES = 14  # read and written for each logit by loss and gradient
 _OPTIMIZER_STEP_BYTES = 30  # read and written for each parameter: gradient, master copy, two moments, weight
@@ -92,18 +93,15 @@ def step(
     layout: Layout,
     part: Hardware,
     efficiencies: Efficiencies | None = None,
-    imbalance: float = 1.0,
+    kernels: Kernels | None = None,
 ) -> Step:
-    """The step of `layout` on `part`; PlanError when model, layout and part do not fit each other.
-
-    `imbalance` is the tokens of the fullest expert rank by those of the mean one.
-    """
+    """The step of `layout` on `part`; PlanError when model, layout and part do not fit each other."""
     check(config, layout)
-    eff = efficiencies or packaged()
+    eff, ops = efficiencies or packaged(), kernels or Kernels()
     rate = peak(part, layout.precision) * eff.matmul[layout.precision]
     kinds = layer_kinds(config)
-    times = {kind: _layer(config, layout, part, eff, kind, imbalance) for kind in set(kinds)}
-    even = {kind: _layer(config, layout, part, eff, kind, 1.0) for kind in set(kinds)}
+    times = {kind: layer_time(config, layout, part, eff, kind, ops.imbalance, ops) for kind in set(kinds)}
+    even = {kind: layer_time(config, layout, part, eff, kind, 1.0, ops) for kind in set(kinds)}
     ranks, unbalanced = [], []
     layers = rank_layers(config, layout)
     for rank, own in enumerate(layers):
@@ -149,9 +147,16 @@ def step(
     )
 
 
-def _layer(
-    config: ModelConfig, layout: Layout, part: Hardware, eff: Efficiencies, layer: int, imbalance: float
+def layer_time(
+    config: ModelConfig,
+    layout: Layout,
+    part: Hardware,
+    eff: Efficiencies,
+    layer: int,
+    imbalance: float = 1.0,
+    kernels: Kernels = _KERNELS,
 ) -> _Layer:
+    """Seconds of one micro-batch in the layer numbered `layer`, forward and backward."""
     tokens = layout.micro_batch * layout.sequence / layout.cp
     split = tokens / layout.tp
     around = split if layout.sequence_parallel else tokens
@@ -170,6 +175,9 @@ def _layer(
         experts = max(rows / (rate * eff.grouped), _WEIGHT_TRAFFIC * own / bandwidth)
     core = _PASSES * split * attention_flops_per_token(config, layer, layout.sequence)
     attention = core / (part.bf16 * eff.matmul["bf16"] * eff.attention)
+    if not kernels.flash:  # the whole square of scores, written and read by every operation on it
+        scores = split * config.heads * layout.sequence
+        attention = 2 * core / (part.bf16 * eff.matmul["bf16"]) + scores * _SCORE_BYTES / bandwidth
     moved = _elementwise_bytes(config, layout, layer, split, around, imbalance)
     tp = _tensor_parallel(config, layout, part, eff, routed, tokens)
     ep = _expert_parallel(config, layout, part, eff, split, imbalance) if routed else 0.0
@@ -188,6 +196,7 @@ def _layer(
     return found
 
 
+_SCORE_BYTES = 26  # written by the product, scaled and softmaxed, dropped, read by the next; twice backward
 _WEIGHT_TRAFFIC = 12  # bytes: a weight read in both passes, its 32-bit gradient read and written
 
 
