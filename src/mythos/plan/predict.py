@@ -1,5 +1,6 @@
 """A case's prediction from its inputs alone: counting, memory, step time, accelerator-hours, goodput, laws."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -23,7 +24,11 @@ Group = Literal["exact", "dense", "moe", "hours", "memory", "goodput", "serving"
 GIB = float(1 << 30)
 # Sequences of a step where the case does not say: this many tokens, as the published runs of their size had.
 _BATCH_TOKENS, _LARGE_BATCH_TOKENS, _LARGE = 4 << 20, 16 << 20, 8192
+_LARGE_BUBBLE = 0.25  # of a step: beyond it, stages are split into chunks
 _FAILURES_PER_MILLION_HOURS = 19.7  # Llama 3: 419 in 54 days on 16,384 (arXiv 2407.21783)
+# Accelerator-hours of a whole run by those of its steps and failures: evaluation, ramp-up, steps run again. OLMo 3 needed
+# 1.09 (7B) and 1.31 (32B) times tokens by its stated throughput (OLMo-core, src/scripts/official/OLMo3/README.md).
+_BESIDE_STEPS = 1.09
 _RESTART_MINUTES, _CHECKPOINT_SECONDS = 8.7, 5.0
 _UNEMBEDDING_ONLY = {"gpt_oss"}  # cards that leave the input embedding out of active parameters
 
@@ -120,7 +125,7 @@ def _hours(case: Case, eff: Efficiencies) -> Prediction:
         return Prediction(tokens * per_token / (rate * 1e12) / (share or 1) / run.HOUR, "exact")
     done, layout = trained(config, inputs, eff)
     share = share or _effective(layout.accelerators)
-    hours = tokens / done.tokens_per_second * layout.accelerators / share / run.HOUR
+    hours = tokens / done.tokens_per_second * layout.accelerators / share / run.HOUR * _BESIDE_STEPS
     return Prediction(hours, "hours", "dense" if config.moe is None else "moe")
 
 
@@ -152,27 +157,28 @@ def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -
 
 
 def _layouts(config: ModelConfig, inputs: Mapping[str, Any], part: Hardware, count: int) -> list[Layout]:
-    """The layout of the case, or the usual ones where it gives none."""
+    """The layout of the case, or the usual ones where it gives none; chunks where it leaves them open."""
     given = inputs.get("layout")
     sequence = int(read.needed(inputs, "seq_len", "sequence"))
     if isinstance(given, Mapping) and given:
-        return [_layout(config, inputs, count, sequence)]
+        if "vp" in given or "virtual" in given or int(given.get("pp") or 1) == 1:
+            return [_layout(config, inputs, count, sequence)]
+        chunks = [v for v in (1, 2, 3, 4, 6, 8) if int(given["pp"]) * v <= config.layers + 2]
+        return [_layout(config, {**inputs, "virtual": v}, count, sequence) for v in chunks]
     found = []
-    for tp in (1, 2, 4, 8):
-        for pp in (1, 2, 4, 8, 16):
-            if (
-                count // (tp * pp)
-                and config.heads % tp == 0
-                and config.layers % pp == 0
-                and tp <= part.domain
-            ):
-                mapping = {"tp": tp, "pp": pp, "dp": count // (tp * pp)}
-                for micro in (1, 2, 4):
-                    changed = {**inputs, "layout": mapping, "micro_batch": micro}
-                    try:
-                        found.append(_layout(config, changed, count, sequence))
-                    except PlanError:
-                        continue
+    experts = (1, 8, 16, 32, 64) if config.moe is not None else (1,)
+    for tp, pp, ep, micro in itertools.product((1, 2, 4, 8), (1, 2, 4, 8, 16), experts, (1, 2, 4)):
+        dp = count // (tp * pp)
+        if dp == 0 or tp > part.domain or config.layers % pp:
+            continue
+        mapping = {"tp": tp, "pp": pp, "ep": ep, "vp": 1, "dp": dp}
+        try:
+            layout = _layout(config, {**inputs, "layout": mapping, "micro_batch": micro}, count, sequence)
+        except PlanError:
+            continue
+        found.append(layout)
+        if (pp - 1) / layout.micro_batches > _LARGE_BUBBLE:
+            found += [replace(layout, virtual=v) for v in (2, 4) if config.layers % (pp * v) == 0]
     return found
 
 
@@ -246,10 +252,9 @@ def _first_rank(config: ModelConfig, layout: Layout, kinds: Kernels, metric: str
     first: RankMemory = memory(config, layout, kinds).ranks[0]
     if metric != "states":
         return first.activations
-    if not layers_only:
-        return first.static
-    bare = replace(config, vocab=1, learned_positions=0)
-    return memory(bare, layout, kinds).ranks[0].static
+    if layers_only:
+        first = memory(replace(config, vocab=1, learned_positions=0), layout, kinds).ranks[0]
+    return first.static - first.buffers
 
 
 def _bytes(unit: str) -> float:
