@@ -102,8 +102,8 @@ def step(
     eff = efficiencies or packaged()
     rate = peak(part, layout.precision) * eff.matmul[layout.precision]
     kinds = layer_kinds(config)
-    times = {kind: _layer(config, layout, part, eff, kind, imbalance) for kind in set(kinds)}
-    even = {kind: _layer(config, layout, part, eff, kind, 1.0) for kind in set(kinds)}
+    times = {kind: layer_time(config, layout, part, eff, kind, imbalance) for kind in set(kinds)}
+    even = {kind: layer_time(config, layout, part, eff, kind, 1.0) for kind in set(kinds)}
     ranks, unbalanced = [], []
     layers = rank_layers(config, layout)
     for rank, own in enumerate(layers):
@@ -149,7 +149,7 @@ def step(
     )
 
 
-def _layer(
+def layer_time(
     config: ModelConfig, layout: Layout, part: Hardware, eff: Efficiencies, layer: int, imbalance: float
 ) -> _Layer:
     tokens = layout.micro_batch * layout.sequence / layout.cp
