@@ -100,7 +100,7 @@ def plan_tier(
 
     def answered(many: int, found: Search, tokens: float, draws: int = DRAWS) -> dict[str, Answer]:
         def model(inputs: Mapping[str, Array]) -> dict[str, Array | float]:
-            return _model(tier.config, part, many, tokens, found, inputs)
+            return outcome(tier.config, part, many, tokens, found, inputs)
 
         return answers(model, known, draws=draws, seed=seed)
 
@@ -202,7 +202,7 @@ def _first_guess(config: ModelConfig, part: Hardware, flops: float, days: float)
     return 1 << min(MOST.bit_length() - 1, math.ceil(math.log2(wanted) - 1e-9))
 
 
-def _model(
+def outcome(
     config: ModelConfig,
     part: Hardware,
     accelerators: int,
