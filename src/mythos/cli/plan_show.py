@@ -5,35 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from mythos.cli.output import CommandError, Exit, amount, emit, json_wanted, note, show, table
+from mythos.plan import wording
 from mythos.plan.assumed import given
 from mythos.plan.budget import Budget, parse_budget
 from mythos.plan.choose import choose, sparsest
 from mythos.plan.compared import compare
 from mythos.plan.scales import sentences, spent, targets
-from mythos.plan.search import GIB, PARTS, Other
-from mythos.plan.svg import short
 from mythos.plan.tier import UNITS, TierPlan, plan_tier
 from mythos.plan.uncertain import Answer
 from mythos.spec.counting import active_parameters, kv_bytes_per_token, parameters
 from mythos.spec.family import Family, Tier
 from mythos.spec.load import load_family
 
-LABELS = {
-    "step_seconds": "a step",
-    "mfu": "model FLOPs by peak",
-    "goodput": "goodput",
-    "checkpoint_minutes": "best checkpoint interval",
-    "interruptions": "interruptions",
-    "spares": "spare accelerators",
-    "days": "calendar",
-    "accelerator_hours": "accelerator-hours, spares included",
-    "rented": "final run, rented",
-    "owned": "final run, owned",
-    "programme": "programme: final run x research, rented",
-    "mwh": "energy",
-    "tonnes": "carbon",
-    "loss": "loss (Epoch's law, extrapolated)",
-}
 MOST_OTHERS = 8
 
 
@@ -105,9 +88,9 @@ def run_compare(
         ["", *titles, "ratio", "80% interval", "moved most by"],
         [
             [
-                LABELS[row.name],
-                _value(row.name, row.first.value),
-                _value(row.name, row.second.value),
+                wording.LABELS[row.name],
+                wording.value(row.name, row.first.value),
+                wording.value(row.name, row.second.value),
                 f"x{row.ratio.value:.3g}",
                 f"x{row.ratio.low:.3g} to x{row.ratio.high:.3g}",
                 row.ratio.moved_by,
@@ -210,24 +193,23 @@ def _show(family: Family, plan: TierPlan) -> None:
         [_ladder(tier) for tier in family.tiers],
         family.description,
     )
-    best = plan.search.best
-    layout = best.layout
-    lines = [
-        f"{plan.tier}: {amount(plan.tokens)} tokens ({plan.tokens_from}) at {plan.flops_per_token:.3g} FLOP"
-        f" each: {plan.flops:.3g} FLOP, on {plan.accelerators:,} {plan.part.name}",
-        f"layout: {_layout(plan)}",
-        f"memory: {best.bytes / GIB:.0f} of {plan.part.usable_bytes / GIB:.0f} GiB on the fullest"
-        f" accelerator; {layout.global_batch * layout.sequence / 1e6:.3g}M tokens a step",
-        f"a step: {_parts(plan)}",
-    ]
-    show(*lines)
+    step = ", ".join(f"{name} {share:.0%}" for name, share in wording.shares(plan))
+    show(
+        wording.work(plan),
+        f"layout: {wording.layout(plan)}",
+        f"memory: {wording.memory(plan)}",
+        f"a step: {plan.search.best.step.seconds:.3g} s: {step}",
+    )
     table(
         ["", "value", "80% interval", "moved most by"],
-        [_row(name, plan.answers[name]) for name in plan.answers],
+        [
+            [wording.LABELS[name], wording.value(name, one.value), wording.ends(name, one), one.moved_by]
+            for name, one in plan.answers.items()
+        ],
     )
     table(
         ["instead", "step", "because of", "GiB"],
-        [_other(other) for other in _nearest(plan.search.others)],
+        [wording.alternative(other) for other in wording.alternatives(plan.search, MOST_OTHERS)],
         f"why this layout: the best of {plan.search.counts['combinations']:,} combinations",
     )
     show(*sentences(plan))
@@ -239,57 +221,6 @@ def _ladder(tier: Tier) -> list[str]:
     made = "planned, not trained" if tier.made_by.kind == "planned" else tier.made_by.kind
     kv = kv_bytes_per_token(tier.config, 2) / 1024
     return [tier.name, amount(whole), amount(active), f"{whole / active:.1f}", f"{kv:.0f} KiB", made]
-
-
-def _layout(plan: TierPlan) -> str:
-    layout = plan.search.best.layout
-    axes = {"tp": layout.tp, "pp": layout.pp, "cp": layout.cp, "ep": layout.ep, "dp": layout.dp}
-    used = [f"{name} {value}" for name, value in axes.items() if value > 1]
-    used += [f"{layout.virtual} chunks a rank"] * (layout.virtual > 1)
-    again = "no" if layout.recompute == "none" else layout.recompute
-    return f"{', '.join(used)}, micro-batch {layout.micro_batch}, {layout.precision}, {again} recomputation"
-
-
-def _parts(plan: TierPlan) -> str:
-    step = plan.search.best.step
-    shares = sorted(((getattr(step, name) / step.seconds, name) for name in PARTS), reverse=True)
-    return f"{step.seconds:.3g} s: " + ", ".join(
-        f"{name} {share:.0%}" for share, name in shares if share >= 0.01
-    )
-
-
-def _row(name: str, answer: Answer) -> list[str]:
-    return [LABELS[name], _value(name, answer.value), _ends(name, answer), answer.moved_by]
-
-
-def _ends(name: str, answer: Answer) -> str:
-    return f"{_value(name, answer.low, False)} to {_value(name, answer.high, False)}"
-
-
-def _value(name: str, value: float, with_unit: bool = True) -> str:
-    unit = UNITS[name]
-    if unit == "$":
-        return f"${short(value)}"
-    if unit.startswith("of "):
-        return f"{value:.1%}"
-    digits = f"{value:.3f}" if name == "loss" else short(value)
-    return f"{digits} {unit}".strip() if with_unit else digits
-
-
-def _nearest(others: tuple[Other, ...]) -> list[Other]:
-    """For each axis the nearest other value that fits, then what does not fit; the closest first."""
-    fitting = sorted((other for other in others if other.found), key=lambda other: other.slower)
-    first = {other.axis: other for other in reversed(fitting)}
-    shown = sorted(first.values(), key=lambda other: other.slower)
-    missing = [other for other in others if other.found is None]
-    return [*shown, *missing][:MOST_OTHERS]
-
-
-def _other(other: Other) -> list[str]:
-    need = f"{other.least_bytes / GIB:,.0f}"
-    if other.found is None:
-        return [f"{other.axis} {other.value}", "does not fit", other.because, f"{need} or more"]
-    return [f"{other.axis} {other.value}", f"+{other.slower:.1%}", other.because, need]
 
 
 def _head(plan: TierPlan) -> dict[str, Any]:
