@@ -27,8 +27,8 @@ def report(family: Family, plan: TierPlan) -> str:
         wording.work(plan) + ".",
         f"Layout: {wording.layout(plan)}. Memory: {wording.memory(plan)}.",
         *sentences(plan),
-        "Intervals hold the true value four times in five if the assumptions do as stated; the last column names"
-        " the input that moves an answer most.",
+        "Intervals hold the true value four times in five if the assumptions do as stated; the last column"
+        " names the input that moves an answer most.",
     ]
     sections = [
         _answers(plan),
@@ -100,8 +100,8 @@ def _loss(plan: TierPlan) -> Section:
     ]
     return Section(
         "Loss against compute",
-        "Epoch's refit of Hoffmann's law, far beyond the runs that it was fitted to, for this model at more and"
-        " at fewer tokens; the best dense model spends the same compute at the law's best split.",
+        "Epoch's refit of Hoffmann's law, far beyond the runs that it was fitted to, for this model at more"
+        " and at fewer tokens; the best dense model spends the same compute at the law's best split.",
         ["FLOP", "tokens", "loss", "80% interval", "best dense", "moved most by"],
         rows,
         drawing,
@@ -252,8 +252,9 @@ def _layouts(plan: TierPlan) -> Section:
     )
     return Section(
         "Why this layout",
-        f"{counts}. The drawing has the layouts that no other beats in both time and memory; the table, for each"
-        " other value of each setting, the best layout found with it and the part of the step that grew most.",
+        f"{counts}. The drawing has the layouts that no other beats in both time and memory; the table,"
+        " for each other value of each setting, the best layout found with it and the part of the step that"
+        " grew most.",
         ["instead", "step", "because of", "GiB"],
         rows,
         drawing,
