@@ -211,7 +211,7 @@ def _tornados(plan: TierPlan) -> list[Section]:
         unit = "million dollars" if name != "days" else "days"
         drawing = tornado(
             [(one.name, one.at_low / scale, one.at_high / scale) for one in effects],
-            answer.value / scale,
+            answer.central / scale,
             unit,
         )
         rows = [
@@ -226,7 +226,8 @@ def _tornados(plan: TierPlan) -> list[Section]:
         found.append(
             Section(
                 f"What moves it: {wording.LABELS[name]}",
-                "Each input alone at the ends of its range, all others at their medians.",
+                f"Each input alone at the ends of its range, all others at their medians, where the answer is"
+                f" {wording.value(name, answer.central)}.",
                 ["input", "at its low end", "at its high end", "range"],
                 rows,
                 drawing,

@@ -146,7 +146,7 @@ def search(
         raise PlanError(
             f"Nothing fits: an accelerator would need {least / GIB:,.0f} GiB or more, and {part.name} has"
             f" {part.usable_bytes / GIB:,.0f}.",
-            "Take more accelerators, or ones with more memory.",
+            "Take more accelerators (a number with small factors), or ones with more memory.",
         )
     others: tuple[Other, ...] = ()
     if explain:
