@@ -106,9 +106,10 @@ _KNOWN_AS = {"deepseek_r1": "deepseek_v3", "kimi_k2_5": "kimi_k25", "qwen2_5": "
 
 
 def is_gpt2_like(inputs: Mapping[str, Any]) -> bool:
-    """A GPT of 2020 to 2022: dropout, attention scores stored."""
-    model = _table(inputs.get("model"))
-    return str(model.get("model_type", "")).startswith("gpt2")
+    """A GPT as it was trained until 2022, on an A100 or where no machine is named: attention scores stored."""
+    model, part = _table(inputs.get("model")), _table(inputs.get("hardware")).get("accelerator")
+    old = part is None or "A100" in str(part) or "V100" in str(part)
+    return str(model.get("model_type", "")).startswith("gpt2") and old
 
 
 def _plain_shape(model: Mapping[str, Any], inputs: Mapping[str, Any]) -> ModelConfig:
@@ -234,13 +235,13 @@ def recompute(inputs: Mapping[str, Any]) -> Literal["none", "selective", "full"]
 
 
 def kernels(inputs: Mapping[str, Any]) -> Kernels:
-    old = is_gpt2_like(inputs)
+    """As the case says, else as Megatron-LM has it by default: dropout in a GPT, a loss in 32 bits."""
     flash = inputs.get("flash_attention")
-    loss = str(inputs.get("cross_entropy") or "")
+    gpt = str(_table(inputs.get("model")).get("model_type", "")).startswith("gpt")
     return Kernels(
-        flash=flash if isinstance(flash, bool) else not old,
-        dropout=old or "dropout" in str(inputs.get("dtype", "")),
-        fused_loss="fused" in loss if loss else True,
+        flash=flash if isinstance(flash, bool) else not is_gpt2_like(inputs),
+        dropout=gpt or "dropout" in str(inputs.get("dtype", "")),
+        fused_loss="fused" in str(inputs.get("cross_entropy") or ""),
     )
 
 
