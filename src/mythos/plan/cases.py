@@ -1,8 +1,8 @@
 """Published runs as cases: what a file says of a model, a machine and a layout, in the planner's own terms.
 
-The form is that of files with `cases`, each an object with `id`, `kind`, `metric`, `mode`, `inputs`, `published`
-(`value`, `unit`) and `tolerance`. Inputs are read leniently, since every source words them in its own way; what
-is not given is None, and what cannot be read is the same.
+The form is that of files with `cases`, each an object with `id`, `kind`, `metric`, `mode`, `inputs`,
+`published` (`value`, `unit`) and `tolerance`. Inputs are read leniently, since every source words them in its
+own way; what is not given is None, and what cannot be read is the same.
 """
 
 import json

@@ -7,10 +7,11 @@ from html import escape
 
 STYLE = """
 :root { --page: #fff; --text: #1d2329; --soft: #5b6670; --line: #dfe3e7; --c0: #1b6ca8; --c1: #d1495b;
-  --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; color-scheme: light dark; }
+  --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; --c6: #0f8b8d;
+  --c7: #7a4b2a; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --page: #14181c; --text: #e4e8eb; --soft: #9aa5af;
   --line: #333b43; --c0: #5fa8dd; --c1: #ee7d8b; --c2: #6cc57a; --c3: #bd94dd; --c4: #e0ab4d;
-  --c5: #97a3ad; } }
+  --c5: #97a3ad; --c6: #4fc3c4; --c7: #c49a7a; } }
 body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
   max-width: 62rem; padding: 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
@@ -22,7 +23,8 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0; t
 td.number, th.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .wide { overflow-x: auto; } summary { color: var(--soft); cursor: pointer; }
 @media print { :root { --page: #fff; --text: #000; --soft: #333; --line: #bbb; --c0: #1b6ca8; --c1: #d1495b;
-  --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; } body { font-size: 10pt; max-width: none;
+  --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; --c6: #0f8b8d;
+  --c7: #7a4b2a; } body { font-size: 10pt; max-width: none;
   padding: 0; } section { break-inside: avoid; } details > * { display: block; } summary { display: none; } }
 """
 

@@ -1,6 +1,6 @@
 """Four kinds of drawing for a report, as SVG text: curves, stacked bars, ranges, a tornado.
 
-Colours are the custom properties --c0 to --c5, --line and --text of the page, so that a drawing is light or
+Colours are the custom properties --c0 to --c7, --line and --text of the page, so that a drawing is light or
 dark with it. Numbers are finite, and every drawing has at least one of them (the caller's table says the
 same).
 """
@@ -13,7 +13,7 @@ WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760, 150, 24, 12, 44
 HEIGHT = 360  # of curves; bars and ranges are as high as they are many
 ROW, THICK = 26, 14
 CHARACTER = 6.4  # pixels, at this size of text
-COLOURS = 6
+COLOURS = 8
 
 Point = tuple[float, float]
 Range = tuple[str, float, float, float]
@@ -56,7 +56,7 @@ def curves(
     for name, (x, y) in marks.items():
         parts.append(f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="5" fill="var(--c1)"/>')
         end = "end" if x_of(x) > WIDTH / 2 else "start"
-        parts.append(_text(x_of(x) + (-9 if end == "end" else 9), y_of(y) - 8, name, end))
+        parts.append(_text(x_of(x) + (-9 if end == "end" else 9), y_of(y) - 14, name, end))
     return _svg(parts, HEIGHT)
 
 
@@ -164,9 +164,11 @@ def _axis(
         step = max(1, math.ceil((high - low) / 8))
         powers = range(math.ceil(low), math.floor(high) + 1, step)
         values = [10.0**power for power in powers]
-        if len(values) < 3:
-            values = [10 ** (low + (high - low) * part / 4) for part in range(5)]
-            return place, [(place(value), f"{value:.2g}") for value in values]
+        if len(values) < 4:
+            every = [
+                part * 10.0**power for power in range(math.floor(low), math.ceil(high)) for part in (1, 2, 5)
+            ]
+            values = [value for value in every if low <= math.log10(value) <= high]
         return place, [(place(value), _power(value)) for value in values]
     step = 10 ** math.floor(math.log10(high - low))
     step *= next(part for part in (0.2, 0.5, 1.0, 2.0) if (high - low) / (step * part) <= 8)
@@ -175,7 +177,7 @@ def _axis(
 
 
 def _power(value: float) -> str:
-    return short(value) if 1e-3 <= value < 1e15 else f"{value:.0e}".replace("e+", "e")
+    return short(value) if 1e-3 <= value < 1e15 else f"{value:.0e}".replace("e+", "e").replace("e0", "e")
 
 
 def _grid(

@@ -94,6 +94,7 @@ class Answer:
     value: float
     low: float
     high: float
+    central: float  # with every input at its median: where the effects begin
     effects: tuple[Effect, ...]
 
     @property
@@ -136,7 +137,7 @@ def answers(
         ]
         effects.sort(key=lambda effect: -effect.swing)
         middle = interval(line[rows:])
-        found[name] = Answer(middle.value, middle.low, middle.high, tuple(effects))
+        found[name] = Answer(middle.value, middle.low, middle.high, float(line[0]), tuple(effects))
     return found
 
 
