@@ -5,14 +5,82 @@ from typing import Annotated
 
 import typer
 
-from mythos.cli.options import Json
+from mythos.cli.options import FamilyArgument, Json, tiers_of
 
-app = typer.Typer(rich_markup_mode=None, help="What a model will take and give: fit scaling laws.")
+app = typer.Typer(rich_markup_mode=None, help="What a model will take and give, before it is made.")
+
+Hardware = Annotated[str, typer.Option(help="The accelerator, as GB300 or H100.")]
+Accelerators = Annotated[
+    int | None, typer.Option(min=1, help="Default: a power of two that finishes within 90 days.")
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="300M$, 1e26FLOP (they buy tokens) or 90d (accelerators)."),
+]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=LOW:MIDDLE:HIGH", help="Another range of an assumption. Again for more."),
+]
+PlanSeed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
 
 
-@app.callback()
-def plan() -> None:
-    """Keeps `fit` a command of its own while the group has no other."""
+@app.command()
+def show(
+    family: FamilyArgument,
+    tier: Annotated[str | None, typer.Option(help="Default: the largest.", autocompletion=tiers_of)] = None,
+    hardware: Hardware = "GB300",
+    accelerators: Accelerators = None,
+    budget: BudgetOption = None,
+    assume: Assume = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report, one file that needs no network.")
+    ] = None,
+    seed: PlanSeed = 0,
+    json: Json = False,
+) -> int:
+    """What training a tier takes: accelerators, layout, days, money, energy, carbon, loss, with intervals."""
+    from mythos.cli.plan_show import run_show
+
+    return run_show(family, tier, hardware, accelerators, budget, assume or [], html, seed)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="FAMILY[/TIER][@HARDWARE].")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    hardware: Hardware = "GB300",
+    accelerators: Accelerators = None,
+    budget: BudgetOption = None,
+    assume: Assume = None,
+    seed: PlanSeed = 0,
+    json: Json = False,
+) -> int:
+    """Two plans side by side, and their ratio under the same draws of what both assume."""
+    from mythos.cli.plan_show import run_compare
+
+    return run_compare((first, second), hardware, accelerators, budget, assume or [], seed)
+
+
+@app.command()
+def choose(
+    compute: Annotated[str, typer.Argument(metavar="COMPUTE", help="For training, as 1e26FLOP.")],
+    law: Annotated[str, typer.Option(help="A published law; an unknown name lists them.")] = "epoch",
+    served: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="To be served later, out of the same compute.")
+    ] = None,
+    unique: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Different tokens that there are; more are repeats.")
+    ] = None,
+    parameters: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Most parameters in all: choose how many experts.")
+    ] = None,
+    ratio: Annotated[float, typer.Option(help="All parameters by active ones.")] = 1.0,
+    json: Json = False,
+) -> int:
+    """How large a model, how many tokens, how sparse, for a compute under a published scaling law."""
+    from mythos.cli.plan_show import run_choose
+
+    return run_choose(compute, law, served, unique, parameters, ratio)
 
 
 @app.command()

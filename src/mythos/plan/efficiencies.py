@@ -1,14 +1,18 @@
 """What share of the published rates a training step reaches: dated data with provenance."""
 
+import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mythos.plan.errors import PlanError
+from mythos.plan.hardware import Hardware, peak
 from mythos.records.table import from_table
+
+DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +21,54 @@ class Efficiencies:
 
     dated: str
     provenance: str
-    matmul: dict[str, float]  # by precision
+    matmul: dict[str, dict[str, float]]  # by part and precision
     grouped: float
     attention: float
     bandwidth: float
     scale_up: float
     scale_out: float
+    all_to_all: float
     overlap_tp: float
     overlap_ep: float
     overlap_dp: float
     overlap_pp: float
-    dense_gap: float
-    routed_gap: float
+    gap: float
+    collective: float
+    spread: dict[str, float]  # standard deviation of log(published / predicted), by group of predictions
+
+
+def matmul_rate(eff: Efficiencies, part: Hardware, precision: str) -> float:
+    """FLOP/s that long matrix products sustain on one accelerator; PlanError for a part without them."""
+    shares = eff.matmul.get(part.name, {})
+    return peak(part, precision) * shares.get(precision, eff.matmul[DEFAULT][precision])
 
 
 @cache
 def packaged() -> Efficiencies:
-    """The efficiencies that come with this package."""
+    """The efficiencies that come with this package, fitted."""
     return parse((files("mythos.plan") / "efficiencies.toml").read_text(), "efficiencies.toml")
+
+
+@cache
+def starting() -> Efficiencies:
+    """What is known without a fit: where `calibrate` starts."""
+    name = "efficiencies_start.toml"
+    return parse((files("mythos.plan") / name).read_text(), name)
+
+
+def as_toml(eff: Efficiencies) -> str:
+    """The text of a file that `load` reads, values in four figures."""
+    lines = [f"dated = {json.dumps(eff.dated)}", f"provenance = {json.dumps(eff.provenance)}", "", "[values]"]
+    for field in fields(eff):
+        value = getattr(eff, field.name)
+        if isinstance(value, float):
+            lines.append(f"{field.name} = {value:.4g}")
+    for name, table in (
+        *((f"matmul.{part}", shares) for part, shares in eff.matmul.items()),
+        ("spread", eff.spread),
+    ):
+        lines += ["", f"[{name}]", *(f"{key} = {value:.4g}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 def load(path: Path) -> Efficiencies:

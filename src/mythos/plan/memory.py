@@ -39,6 +39,7 @@ class RankMemory:
     weights: float
     gradients: float
     optimizer: float
+    buffers: float  # workspaces of libraries
     activations: float  # kept for the backward passes of the micro-batches in flight
     logits: float
     workspace: float  # of the operation that needs most beside what is kept
@@ -47,7 +48,7 @@ class RankMemory:
     @property
     def static(self) -> float:
         """Held between steps."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.gradients + self.optimizer + self.buffers
 
     @property
     def peak(self) -> float:
@@ -74,6 +75,7 @@ _OUTSIDE_BYTES = 2.0 * (
     1 << 30
 )  # CUDA context 0.5 to 1 GB and communicators (AIC reserves 0.34 to 0.41 for NCCL)
 _FRAGMENTATION = 0.04  # of the peak
+_BUFFER_BYTES = 0.41e9  # a 7B test of Megatron-LM held 20.66 GB between steps, of which 20.25 are states
 
 
 def memory(config: ModelConfig, layout: Layout, kernels: Kernels | None = None) -> Memory:
@@ -118,17 +120,27 @@ def _rank(
     last = rank == layout.pp - 1
     whole = tuple(layers) + (tuple(range(config.layers, config.layers + config.mtp)) if last else ())
     per_layer = {layer: layer_activations(config, layout, kernels, layer) for layer in whole}
-    kept = sum(_kept(config, layout, per_layer[layer]) for layer in whole)
+    kept = sum(_kept(layout, kernels, per_layer[layer]) for layer in whole)
     activations = kept * _in_flight(layout, rank)
     logits = _logits(config, layout, kernels) * (1 + config.mtp) if last else 0.0
     workspace = _workspace(config, layout, kernels, per_layer, whole)
-    allocated = weights + gradients + optimizer + sum(expert_states) + activations + logits + workspace
+    allocated = (
+        _BUFFER_BYTES
+        + weights
+        + gradients
+        + optimizer
+        + sum(expert_states)
+        + activations
+        + logits
+        + workspace
+    )
     return RankMemory(
         rank=rank,
         parameters=dense + experts,
         weights=weights + expert_states[0],
         gradients=gradients + expert_states[1],
         optimizer=optimizer + expert_states[2],
+        buffers=_BUFFER_BYTES,
         activations=activations,
         logits=logits,
         workspace=workspace,
@@ -158,17 +170,16 @@ def _in_flight(layout: Layout, rank: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Bytes that one micro-batch leaves of one layer, by operation."""
+    """Bytes that one micro-batch leaves of one layer, by what recomputation may drop."""
 
     inputs: float  # the layer's input, which full recomputation keeps
-    norms: float
-    attention: float  # projections' inputs, queries, keys, values, output
-    scores: float  # softmax, its dropout, and what it makes; selective recomputation drops them
-    mlp: float
+    kept: float  # the inputs of products, queries, keys and values, statistics
+    scores: float  # softmax, its dropout, and what it makes: without flash attention
+    cheap: float  # outputs of norms and activation, and what latent attention expands
 
     @property
     def total(self) -> float:
-        return self.inputs + self.norms + self.attention + self.scores + self.mlp
+        return self.inputs + self.kept + self.scores + self.cheap
 
 
 def layer_activations(config: ModelConfig, layout: Layout, kernels: Kernels, layer: int) -> Activations:
@@ -178,51 +189,51 @@ def layer_activations(config: ModelConfig, layout: Layout, kernels: Kernels, lay
     around = split if layout.sequence_parallel else tokens
     width, mask = config.width, 1.0 if kernels.dropout else 0.0
     inner = _LINEAR_INPUT_BYTES[layout.precision]
-    norm_out = around * inner * width  # the input of the first matrix
+    kept = around * 2 * width + 2 * around * mask * width  # the second norm's input; two dropout masks
+    cheap, scores = 2 * around * inner * width, 0.0  # the norms' outputs are the inputs of products
 
-    attention, scores = norm_out + around * mask * width, 0.0
     dim, value_dim = config.head_dim, config.head_dim if config.mla is None else config.mla.value_dim
     if is_linear(config, layer) and config.linear is not None:
         part = config.linear
         mixed = 2 * part.key_heads * part.key_dim + part.value_heads * part.value_dim
-        attention += split * (2 * 2 * mixed + 3 * 2 * part.value_heads * part.value_dim)
+        kept += split * (2 * 2 * mixed + 3 * 2 * part.value_heads * part.value_dim)
     else:
         keys = config.heads if config.mla is not None else config.kv_heads
-        attention += split * 2 * (config.heads * dim + keys * (dim + value_dim))
-        attention += split * 2 * config.heads * value_dim  # the core's output, input of the last matrix
+        expanded = split * 2 * (config.heads * dim + keys * (dim + value_dim))
+        kept += split * 2 * config.heads * value_dim  # the core's output, input of the last matrix
         if config.qk_norm:
-            attention += split * 2 * (config.heads + config.kv_heads) * dim
+            kept += split * 2 * (config.heads + config.kv_heads) * dim
         if config.attention_gate:
-            attention += split * 2 * 2 * config.heads * dim
+            kept += split * 2 * 2 * config.heads * dim
         if config.mla is not None:  # compressed, before and after their norms
             ranks = 2 * config.mla.q_rank + 2 * config.mla.kv_rank + config.mla.rope_dim
-            attention += around * 2 * ranks
+            kept, cheap = kept + around * 2 * ranks, cheap + expanded
+        else:
+            kept += expanded
         if kernels.flash:
-            attention += split * 4 * config.heads  # the logarithm of each row's sum
+            kept += split * 4 * config.heads  # the logarithm of each row's sum
         else:  # softmax, its mask and what is left of it (without dropout one 16-bit copy)
-            per_score = 2 + (1 + 2) * mask
-            scores = split * per_score * config.heads * layout.sequence
-    mlp = around * mask * width
+            scores = split * (2 + (1 + 2) * mask) * config.heads * layout.sequence
     if not is_routed(config, layer):
-        mlp += norm_out + split * config.ffn * (2 * (2 if config.gated else 1) + inner)
+        kept += split * config.ffn * 2 * (2 if config.gated else 1)
+        cheap += split * config.ffn * inner
     else:
         moe = config.moe
         assert moe is not None
-        spread = (
-            tokens / layout.tp * moe.top_k * kernels.imbalance
-        )  # rows that this accelerator's experts get
-        expert_width = moe.latent or width
-        mlp += norm_out + around * 4 * 2 * moe.routed  # router logits and scores in 32 bits
-        mlp += spread * (inner * expert_width + (4 + inner) * moe.width / layout.expert_tp)
-        mlp += split * (4 + inner) * shared_width(config)
-    return Activations(around * 2 * width, around * 2 * width, attention, scores, mlp)
+        spread = split * moe.top_k * kernels.imbalance  # rows that this accelerator's experts get
+        kept += around * 4 * 2 * moe.routed  # router logits and scores in 32 bits
+        kept += spread * (inner * (moe.latent or width) + 4 * moe.width / layout.expert_tp)
+        kept += split * 4 * shared_width(config)
+        cheap += inner * (spread * moe.width / layout.expert_tp + split * shared_width(config))
+    return Activations(around * 2 * width, kept, scores, cheap)
 
 
-def _kept(config: ModelConfig, layout: Layout, layer: Activations) -> float:
+def _kept(layout: Layout, kernels: Kernels, layer: Activations) -> float:
+    """Selective recomputation drops the scores (arXiv 2205.05198), or what is cheap where none are stored."""
     if layout.recompute == "full":
         return layer.inputs
     if layout.recompute == "selective":
-        return layer.total - layer.scores
+        return layer.total - (layer.cheap if kernels.flash else layer.scores)
     return layer.total
 
 
@@ -244,10 +255,10 @@ def _workspace(
     """Gradients of the operation that needs most, a recomputed layer, and gathered weights."""
     if not layers:
         return 0.0
-    largest = max(per_layer.values(), key=lambda layer: layer.mlp + layer.attention)
-    work = max(largest.mlp, largest.attention)
+    largest = max(layer.total for layer in per_layer.values())
+    work = largest / 2
     if layout.recompute == "full":
-        work += largest.total
+        work += largest
     if layout.sharding == "full":
         parts = [layer_parameters(config, layer) for layer in layers]
         most = max((p.attention + p.mlp) / layout.tp + p.replicated + p.experts / layout.ep for p in parts)

@@ -8,11 +8,11 @@ bubble.
 
 from dataclasses import dataclass
 
-from mythos.plan.efficiencies import Efficiencies, packaged
+from mythos.plan.efficiencies import Efficiencies, matmul_rate, packaged
 from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout, check, rank_layers
-from mythos.plan.memory import rank_parameters
-from mythos.spec.config import ModelConfig
+from mythos.plan.memory import Kernels, rank_parameters
+from mythos.spec.config import ModelConfig, MoEConfig
 from mythos.spec.counting import (
     attention_flops_per_token,
     is_routed,
@@ -81,9 +81,12 @@ class _Layer:
 
 
 _PARTS = tuple(_Layer.__dataclass_fields__)
+_KERNELS = Kernels()
 _PASSES = 3  # forward, and a backward pass of two products
 _LOGIT_BYTES = 14  # read and written for each logit by loss and gradient
-_OPTIMIZER_STEP_BYTES = 30  # read and written for each parameter: gradient, master copy, two moments, weight
+# Read and written for each parameter: the gradient for its norm, to be scaled and zeroed (20), gradient, master
+# copy and two moments by the update (28), the weight from the master copy (6).
+_OPTIMIZER_STEP_BYTES = 54
 _MUON_PRODUCTS = 5 * 6  # five Newton-Schulz iterations of three products (arXiv 2502.16982), 2 FLOPs a MAC
 
 
@@ -92,18 +95,14 @@ def step(
     layout: Layout,
     part: Hardware,
     efficiencies: Efficiencies | None = None,
-    imbalance: float = 1.0,
+    kernels: Kernels | None = None,
 ) -> Step:
-    """The step of `layout` on `part`; PlanError when model, layout and part do not fit each other.
-
-    `imbalance` is the tokens of the fullest expert rank by those of the mean one.
-    """
+    """The step of `layout` on `part`; PlanError when model, layout and part do not fit each other."""
     check(config, layout)
-    eff = efficiencies or packaged()
-    rate = peak(part, layout.precision) * eff.matmul[layout.precision]
+    eff, ops = efficiencies or packaged(), kernels or Kernels()
     kinds = layer_kinds(config)
-    times = {kind: _layer(config, layout, part, eff, kind, imbalance) for kind in set(kinds)}
-    even = {kind: _layer(config, layout, part, eff, kind, 1.0) for kind in set(kinds)}
+    times = {kind: layer_time(config, layout, part, eff, kind, ops.imbalance, ops) for kind in set(kinds)}
+    even = {kind: layer_time(config, layout, part, eff, kind, 1.0, ops) for kind in set(kinds)}
     ranks, unbalanced = [], []
     layers = rank_layers(config, layout)
     for rank, own in enumerate(layers):
@@ -115,7 +114,7 @@ def step(
             found = found.plus(even[kind], count)
             slower += count * (times[kind].total - even[kind].total)
         if last:
-            found = found.plus(_Layer(head=_head(config, layout, part, eff, rate)), 1 + config.mtp)
+            found = found.plus(_Layer(head=_head(config, layout, part, eff)), 1 + config.mtp)
         ranks.append(found)
         unbalanced.append(found.total + slower)
     count = layout.micro_batches
@@ -149,13 +148,20 @@ def step(
     )
 
 
-def _layer(
-    config: ModelConfig, layout: Layout, part: Hardware, eff: Efficiencies, layer: int, imbalance: float
+def layer_time(
+    config: ModelConfig,
+    layout: Layout,
+    part: Hardware,
+    eff: Efficiencies,
+    layer: int,
+    imbalance: float = 1.0,
+    kernels: Kernels = _KERNELS,
 ) -> _Layer:
+    """Seconds of one micro-batch in the layer numbered `layer`, forward and backward."""
     tokens = layout.micro_batch * layout.sequence / layout.cp
     split = tokens / layout.tp
     around = split if layout.sequence_parallel else tokens
-    rate = peak(part, layout.precision) * eff.matmul[layout.precision]
+    rate, half_rate = matmul_rate(eff, part, layout.precision), matmul_rate(eff, part, "bf16")
     bandwidth = part.bandwidth * eff.bandwidth
     macs, held = layer_matrices(config, layer), layer_parameters(config, layer)
     routed = is_routed(config, layer)
@@ -164,13 +170,20 @@ def _layer(
     dense_bytes = _WEIGHT_TRAFFIC * ((held.attention + held.mlp) / layout.tp + held.replicated)
     matmul = max(products / rate, dense_bytes / bandwidth)
     experts = 0.0
-    if routed:
+    if routed:  # a few rows for each expert: the weights' bytes add to the products' time
         rows = 2 * _PASSES * split * macs.experts / layout.expert_tp * imbalance
         own = held.experts / (layout.ep * layout.expert_tp)
-        experts = max(rows / (rate * eff.grouped), _WEIGHT_TRAFFIC * own / bandwidth)
+        experts = rows / (rate * eff.grouped) + _WEIGHT_TRAFFIC * own / bandwidth
     core = _PASSES * split * attention_flops_per_token(config, layer, layout.sequence)
-    attention = core / (part.bf16 * eff.matmul["bf16"] * eff.attention)
+    if layer in config.windowed:  # whole tiles are computed, also those that the window cuts
+        core *= 1 + _TILE / config.window
+    attention = core / (half_rate * eff.attention)
+    if not kernels.flash:  # the whole square of scores, written and read by every operation on it
+        scores = split * config.heads * layout.sequence
+        attention = 2 * core / half_rate + scores * _SCORE_BYTES / bandwidth
     moved = _elementwise_bytes(config, layout, layer, split, around, imbalance)
+    if kernels.dropout:
+        moved += around * config.width * _DROPOUT_BYTES
     tp = _tensor_parallel(config, layout, part, eff, routed, tokens)
     ep = _expert_parallel(config, layout, part, eff, split, imbalance) if routed else 0.0
     found = _Layer(
@@ -178,16 +191,32 @@ def _layer(
         experts=experts,
         attention=attention,
         elementwise=moved / bandwidth,
-        waiting=eff.routed_gap if routed else eff.dense_gap,
+        waiting=eff.gap * _kernels(layout, routed),
         tp=tp,
         ep=ep,
         cp=_context_parallel(config, layout, part, eff, layer, split, attention),
     )
     if layout.recompute == "full":
-        return found.plus(_Layer(recompute=found.total / _PASSES))
+        again = found.matmul + found.experts + found.attention + found.elementwise + found.waiting
+        return found.plus(_Layer(recompute=again / _PASSES + (found.tp + found.ep) / 2 + found.cp / 3))
+    if layout.recompute == "selective" and not kernels.flash:
+        return found.plus(_Layer(recompute=attention / _PASSES))
+    if layout.recompute == "selective":
+        again = found.elementwise + (matmul if config.mla is not None else 0.0) / 2
+        return found.plus(_Layer(recompute=again / _PASSES))
     return found
 
 
+def _kernels(layout: Layout, routed: bool) -> int:
+    """Kernels of one layer, forward and backward: about three for each of four products, six around attention,
+    and the rest for norms, sums, rotations and activation; routing, permutation and counts of rows; casts."""
+    low = layout.precision != "bf16"
+    return 36 + 16 * low + (60 + 24 * low if routed else 0)
+
+
+_TILE = 128
+_SCORE_BYTES = 26  # written by the product, scaled and softmaxed, dropped, read by the next; twice backward
+_DROPOUT_BYTES = 2 * (2 + 1 + 2)  # two masks, made and applied, and applied again
 _WEIGHT_TRAFFIC = 12  # bytes: a weight read in both passes, its 32-bit gradient read and written
 
 
@@ -212,13 +241,15 @@ def _elementwise_bytes(
     rows = split * moe.top_k * imbalance
     moved += rows * (moe.latent or width) * (16 + 2 * cast)  # permuted, restored, and both backward
     moved += (rows * moe.width / layout.expert_tp + split * shared_width(config)) * (16 + 3 * cast)
+    if moe.expert_bias:  # added, and summed over rows backward, by kernels of their own
+        moved += rows * (24 * moe.width / layout.expert_tp + 8 * (moe.latent or width))
     return moved + around * moe.routed * 24
 
 
-def _head(config: ModelConfig, layout: Layout, part: Hardware, eff: Efficiencies, rate: float) -> float:
+def _head(config: ModelConfig, layout: Layout, part: Hardware, eff: Efficiencies) -> float:
     tokens = layout.micro_batch * layout.sequence / layout.cp
     logits = tokens * config.vocab / layout.tp
-    bf16 = part.bf16 * eff.matmul["bf16"]  # the head stays in 16 bits
+    bf16 = matmul_rate(eff, part, "bf16")  # the head stays in 16 bits
     return 2 * _PASSES * logits * config.width / bf16 + logits * _LOGIT_BYTES / (
         part.bandwidth * eff.bandwidth
     )
@@ -238,7 +269,8 @@ def _tensor_parallel(
         return 0.0
     passes = 8 if not routed or shared_width(config) else 4
     moved = passes * tokens * config.width * 2 * (layout.tp - 1) / layout.tp
-    return (1 - eff.overlap_tp) * moved / _link(part, eff, layout.tp)
+    latency = passes * eff.collective * (1 + (layout.tp - 1) / 3)
+    return (1 - eff.overlap_tp) * moved / _link(part, eff, layout.tp) + latency
 
 
 def _expert_parallel(
@@ -252,15 +284,23 @@ def _expert_parallel(
     near = min(group, part.domain)
     domains = -(-group // near)
     row = split * (moe.latent or config.width) * 2 * imbalance
-    inside = group * _hit(moe.top_k, group) * (near - 1) / group
-    outside = (domains - 1) * _hit(moe.top_k, domains)
-    seconds = row * max(inside / (part.scale_up * eff.scale_up), outside / (part.scale_out * eff.scale_out))
-    return (1 - eff.overlap_ep) * 4 * seconds
+    inside = _destinations(moe, group) * (near - 1) / group
+    outside = _destinations(moe, domains) * (domains - 1) / domains
+    seconds = row * max(inside / (part.scale_up * eff.all_to_all), outside / (part.scale_out * eff.scale_out))
+    return (1 - eff.overlap_ep) * 4 * (seconds + eff.collective)
 
 
-def _hit(top_k: int, places: int) -> float:
-    """The chance that a token's experts, spread evenly, include one at a given place."""
-    return 1 - (1 - 1 / places) ** top_k
+def _destinations(moe: MoEConfig, places: int) -> float:
+    """How many of `places` equal parts of the experts a token goes to, its experts spread evenly.
+
+    With groups the experts lie in no more than `top_groups` of them.
+    """
+    if moe.groups == 1:
+        return places * (1 - (1 - 1 / places) ** moe.top_k)
+    own = places / moe.groups
+    if own <= 1:
+        return places * (1 - (1 - 1 / places) ** moe.top_groups)
+    return moe.top_groups * own * (1 - (1 - 1 / own) ** (moe.top_k / moe.top_groups))
 
 
 def _context_parallel(
@@ -286,8 +326,7 @@ def _pipeline(config: ModelConfig, layout: Layout, part: Hardware, eff: Efficien
     if layout.pp == 1:
         return 0.0
     tokens = layout.micro_batch * layout.sequence / layout.cp
-    shared = layout.tp if layout.sequence_parallel else 1
-    moved = 2 * tokens * config.width * 2 / shared * layout.virtual * layout.micro_batches
+    moved = 2 * tokens * config.width * 2 / layout.tp * layout.virtual * layout.micro_batches
     return (1 - eff.overlap_pp) * moved / _link(part, eff, layout.accelerators)
 
 
@@ -314,14 +353,14 @@ def _end_of_step(
         window = micro_batch * layout.micro_batches
     else:
         seconds = (4 + 2) * exchanged  # gradients in 32 bits, weights in 16
-        window = micro_batch
+        window = micro_batch * (1 + (layout.pp - 1) / layout.virtual)  # with what is idle in the bubble
     dp = max((1 - eff.overlap_dp) * seconds, seconds - window)
     shards = (1, 1) if layout.sharding == "none" else (replicas, layout.expert_dp)
     updated = dense / shards[0] + experts / shards[1]
     optimizer = updated * _OPTIMIZER_STEP_BYTES / (part.bandwidth * eff.bandwidth)
     if layout.optimizer == "muon":
         side = min(config.width, config.moe.width) if config.moe is not None else config.width
-        optimizer += updated * _MUON_PRODUCTS * side / (part.bf16 * eff.matmul["bf16"])
+        optimizer += updated * _MUON_PRODUCTS * side / matmul_rate(eff, part, "bf16")
     return dp, optimizer
 
 
