@@ -120,7 +120,7 @@ def with_intervals(terms: tuple[str, ...], data: _Data, plans: Sequence[Plan]) -
 def _unseen(
     terms: tuple[str, ...], data: _Data, plans: Sequence[Plan], way: Callable[[ServingRun], str]
 ) -> list[tuple[str, float]]:
-    """Class and log(measured / predicted) of each run, by a fit without the runs that `way` puts in its fold."""
+    """Class and log(measured / predicted) of each run, by a fit without what `way` puts in its fold."""
     folds_N = np.array([_fold(way(run)) for run in data.runs])
     found = []
     for fold in range(FOLDS):

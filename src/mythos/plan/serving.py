@@ -1,4 +1,4 @@
-"""What serving takes: the time of a decode step and of a prompt, the cache's room, throughput in a closed loop.
+"""What serving takes: time of a decode step and of a prompt, room in the cache, throughput in a closed loop.
 
 A replica is `tp * dp` accelerators that hold the weights once: `dp` groups of `tp` each, every group with
 attention weights and the caches of its own sequences; the experts are spread over all of them. A step's time
@@ -219,7 +219,7 @@ def met_share(config: ModelConfig, tokens: float) -> float:
 
 
 def peak_of(part: Hardware, precision: str) -> float:
-    """FLOP/s of the products of a recipe; 16 bits where the part lacks its units or only weights are small."""
+    """FLOP/s of the products of a recipe: of 16 bits where the part lacks its units or only weights are small."""
     rate = {"fp8": part.fp8, "fp4": part.fp4}.get(precision)
     return rate or part.bf16
 
@@ -267,8 +267,8 @@ def closed_loop_terms(
     answer: float,
     part: Hardware,
 ) -> Array:
-    """The terms (K) of the mean step while `concurrency` clients, spread over the replicas, each have an answer
-    of `answer` tokens to a prompt of `prompt` under way and start the next at once.
+    """The terms (K) of the mean step while `concurrency` clients, spread over the replicas, each wait for an
+    answer of `answer` tokens to a prompt of `prompt` and send the next at once.
 
     Each sequence then brings `prompt / answer` prompt tokens a step where prompts share the steps. No more
     sequences run at once than the cache holds.
