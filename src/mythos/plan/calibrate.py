@@ -1,8 +1,8 @@
 """Efficiencies fitted to published runs, held to their starting values where the runs say little.
 
-The fit minimises the squared errors of log(published / predicted), each beyond `_ROBUST` counted linearly, plus
-the squared distance of every coefficient from its starting value in units of how well that is known. So a
-coefficient that no run bears on keeps its value, and no single run moves one far.
+The fit minimises the squared errors of log(published / predicted), each beyond `_ROBUST` counted linearly,
+plus the squared distance of every coefficient from its starting value in units of how well that is known. So
+a coefficient that no run bears on keeps its value, and no single run moves one far.
 """
 
 import math
@@ -141,8 +141,8 @@ def _spreads(
 ) -> dict[str, float]:
     """By group, what an 80% interval of the log errors spans, were each case left out of the fit.
 
-    Leaving case i out of a linear fit divides its residual by 1 - h, its leverage (Hastie et al. 2009, section
-    7.10). A group of few cases is held to the starting spread, as if that were `_WORTH` cases.
+    Leaving case i out of a linear fit divides its residual by 1 - h, its leverage (Hastie et al. 2009,
+    section 7.10). A group of few cases is held to the starting spread, as if that were `_WORTH` cases.
     """
     found: dict[str, list[float]] = {}
     for case, share in zip(used, leverage, strict=True):

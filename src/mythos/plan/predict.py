@@ -1,4 +1,5 @@
-"""A case's prediction from its inputs alone: counting, memory, step time, accelerator-hours, goodput, laws."""
+"""A case's prediction from its inputs alone: counting, memory, step time, accelerator-hours, goodput,
+laws."""
 
 import itertools
 import math
@@ -35,7 +36,8 @@ _UNEMBEDDING_ONLY = {"gpt_oss"}  # cards that leave the input embedding out of a
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`group` says which spread of errors its interval has; `detail` the part of the scoring it belongs to."""
+    """`group` says which spread of errors its interval has; `detail` the part of the scoring it belongs
+    to."""
 
     value: float
     group: Group
@@ -108,7 +110,8 @@ def _flop_unit(unit: str) -> float:
 
 
 def _hours(case: Case, eff: Efficiencies) -> Prediction:
-    """Accelerator-hours: from a stated rate where there is one, else from the predicted step; with goodput."""
+    """Accelerator-hours: from a stated rate where there is one, else from the predicted step; with
+    goodput."""
     inputs = case.inputs
     tokens = read.needed(inputs, "tokens", "training_tokens")
     config = read.shape(inputs)
@@ -136,7 +139,8 @@ def _effective(accelerators: int) -> float:
 
 
 def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -> tuple[Step, Layout]:
-    """The step that the case describes; what it leaves open is chosen as a user would: the fastest that fits."""
+    """The step that the case describes; what it leaves open is chosen as a user would: the fastest that
+    fits."""
     part, count = read.machine(inputs)
     kinds = read.kernels(inputs)
     best: tuple[float, Step, Layout] | None = None

@@ -208,8 +208,9 @@ def layer_time(
 
 
 def _kernels(layout: Layout, routed: bool) -> int:
-    """Kernels of one layer, forward and backward: about three for each of four products, six around attention,
-    and the rest for norms, sums, rotations and activation; routing, permutation and counts of rows; casts."""
+    """Kernels of one layer, forward and backward: about three for each of four products, six around
+    attention, and the rest for norms, sums, rotations and activation; routing, permutation and counts of
+    rows; casts."""
     low = layout.precision != "bf16"
     return 36 + 16 * low + (60 + 24 * low if routed else 0)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mythos.plan.assumed import packaged, prices
+from mythos.plan.assumed import packaged, prices, step_error
 from mythos.plan.budget import Budget
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware, hardware
@@ -87,7 +87,7 @@ def plan_tier(
     MythosError in one sentence when that cannot be. The same arguments give the same plan.
     """
     part = hardware(part_name)
-    known = changed((*packaged(), *prices(part)), assume or {})
+    known = changed((step_error(tier.config), *packaged(), *prices(part)), assume or {})
     if (
         budget is not None
         and budget.kind == "dollars"
