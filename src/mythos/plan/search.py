@@ -33,6 +33,7 @@ MOST_ACCELERATORS = 10_000_000
 MOST_SEQUENCES = 1 << 30
 _PER_VALUE = 6  # layouts with another value of an axis that are looked at for the explanation
 _MOMENTS = {"adam": 12, "muon": 8}
+_TOKENS = 16384  # a micro-batch has at most so many, or four sequences
 _CP_TOKENS = 4096  # a rank of context parallelism has at least so many
 
 
@@ -311,7 +312,7 @@ def _groups(
                     group = [
                         _Combination(tp, pp, cp, ep, dp, virtual, micro, recompute, precision)
                         for virtual in _chunks(config.layers, pp)
-                        for micro in (1, 2, 4)
+                        for micro in _powers(max(4, _TOKENS // sequence))
                         for recompute in RECOMPUTE
                         for precision in known
                         if _batches_divide(global_batch, dp * micro, pp, virtual)
