@@ -110,3 +110,74 @@ def fit(
     from mythos.cli.plan import run_fit
 
     return run_fit(runs, forecast or [], budget or [], series or [], params, seed)
+
+
+@app.command()
+def serve(
+    family: FamilyArgument,
+    tier: Annotated[str | None, typer.Option(help="Default: the largest.", autocompletion=tiers_of)] = None,
+    over: Annotated[
+        str | None, typer.Option(metavar="TIER", help="Also this one, and the premium over it.")
+    ] = None,
+    hardware: Hardware = "GB300",
+    rate: Annotated[float | None, typer.Option(help="Requests a second, Poisson.")] = None,
+    traffic: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV: arrival, prompt, answer[, cached].")
+    ] = None,
+    prompt: Annotated[float, typer.Option(help="Mean tokens of a prompt.")] = 2048,
+    answer: Annotated[float, typer.Option(help="Mean tokens of an answer.")] = 512,
+    spread: Annotated[float, typer.Option(help="Of the logarithm of both lengths.")] = 0.5,
+    hits: Annotated[float, typer.Option(help="Share of prompts that a prefix cache spares.")] = 0.0,
+    ttft: Annotated[float, typer.Option(metavar="MS", help="Promised to the first token.")] = 2000,
+    tpot: Annotated[float, typer.Option(metavar="MS", help="Promised between tokens after it.")] = 50,
+    share: Annotated[float, typer.Option(help="Of requests that the promise holds for.")] = 0.95,
+    precision: Annotated[str, typer.Option(help="bf16, fp8, fp4 or int4.")] = "fp8",
+    engine: Annotated[str, typer.Option(help="Whose factors to use: vllm, sglang, trtllm.")] = "vllm",
+    draft: Annotated[int, typer.Option(help="Tokens that speculation or MTP proposes a step.")] = 0,
+    accept: Annotated[float, typer.Option(help="Share of the proposals that hold.")] = 0.0,
+    assume: Assume = None,
+    seed: PlanSeed = 0,
+    json: Json = False,
+) -> int:
+    """What serving a tier takes: layout, fleet, waits, and what tokens and an answer cost, with intervals."""
+    from mythos.cli.plan_serve import run_serve
+
+    return run_serve(
+        family,
+        tier,
+        over,
+        hardware,
+        rate,
+        traffic,
+        (prompt, answer, spread, hits),
+        (ttft, tpot, share),
+        (precision, engine, draft, accept),  # type: ignore[arg-type]
+        assume or [],
+        seed,
+    )
+
+
+@app.command("validate-serving")
+def validate_serving(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS.csv", help="Measured runs.")],
+    factors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What calibrate-serving wrote, instead of ours.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Foresee TPOT and TTFT of measured runs from their inputs; score both halves, fitted and held out."""
+    from mythos.cli.plan_serving_runs import run_validate_serving
+
+    return run_validate_serving(runs, factors)
+
+
+@app.command("calibrate-serving")
+def calibrate_serving(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS.csv", help="Measured runs.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: on stdout.")] = None,
+    source: Annotated[str, typer.Option(help="Where the runs come from, to stand in the file.")] = "not said",
+) -> int:
+    """Fit the factors of serving times to measured runs; held-out configurations are left alone."""
+    from mythos.cli.plan_serving_runs import run_calibrate_serving
+
+    return run_calibrate_serving(runs, output, source)

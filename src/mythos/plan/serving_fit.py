@@ -56,6 +56,7 @@ def fit_law(
         values = max(plan.blocks) + 1
         ridge_P[start : start + len(known) * values] = plan.ridge
         columns.append(np.array([start + known[key] * values if key else -1 for key in column]))
+    groups = _groups(width, plans, columns)
     theta_P, logs_N = np.zeros(total), np.log(seconds_N)
     for _ in range(_ROUNDS):
         scaled_NK = ideal_NK * np.exp(_logs(theta_P, width, plans, columns, count))
@@ -63,9 +64,13 @@ def fit_law(
         residual_N = logs_N - np.log(sum_N)
         slope_NK = scaled_NK / sum_N[:, None]
         trust_N = weights_N / np.maximum(np.abs(residual_N) / delta, 1.0)
-        slope_NP = _spread(slope_NK, plans, columns, total)
-        curve_PP = slope_NP.T @ (slope_NP * trust_N[:, None]) + np.diag(ridge_P + 1e-3)
-        gradient_P = slope_NP.T @ (trust_N * residual_N) - ridge_P * theta_P
+        curve_PP = np.diag(ridge_P + 1e-3)
+        gradient_P = -ridge_P * theta_P
+        for rows, places, chosen in groups:
+            slope = slope_NK[rows] @ chosen
+            trusted = slope * trust_N[rows, None]
+            curve_PP[np.ix_(places, places)] += slope.T @ trusted
+            gradient_P[places] += trusted.T @ residual_N[rows]
         step_P = np.clip(np.linalg.solve(curve_PP, gradient_P), -_LARGEST_STEP, _LARGEST_STEP)
         theta_P = theta_P + step_P
         if np.abs(step_P).max() < _STILL:
@@ -96,14 +101,21 @@ def _logs(theta_P: Array, width: int, plans: Sequence[Plan], columns: Sequence[A
     return logs_NK
 
 
-def _spread(slope_NK: Array, plans: Sequence[Plan], columns: Sequence[Array], total: int) -> Array:
-    """Derivatives of log seconds by every parameter (N, P)."""
-    count, width = slope_NK.shape
-    found_NP = np.zeros((count, total))
-    found_NP[:, :width] = slope_NK
-    rows = np.arange(count)
-    for plan, first_N in zip(plans, columns, strict=True):
-        known = first_N >= 0
-        for term, block in enumerate(plan.blocks):
-            found_NP[rows[known], first_N[known] + block] += slope_NK[known, term]
-    return found_NP
+def _groups(
+    width: int, plans: Sequence[Plan], columns: Sequence[Array]
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp], Array]]:
+    """Runs that share all their keys: their rows, their parameters' places, and which terms (K) each of those
+    stands for. What a step of the fit costs then hangs on keys, not on runs times parameters."""
+    firsts = np.stack(columns, axis=1) if plans else np.zeros((0, 0), int)
+    kinds, member_N = np.unique(firsts, axis=0, return_inverse=True)
+    found = []
+    for at, starts in enumerate(kinds):
+        places, chosen = [np.arange(width)], [np.eye(width)]
+        for plan, start in zip(plans, starts, strict=True):
+            if start >= 0:
+                values = max(plan.blocks) + 1
+                places.append(start + np.arange(values))
+                chosen.append(np.eye(values)[list(plan.blocks)])
+        rows = np.flatnonzero(member_N.ravel() == at)
+        found.append((rows, np.concatenate(places), np.concatenate(chosen, axis=1)))
+    return found
