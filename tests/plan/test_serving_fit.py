@@ -146,8 +146,8 @@ def test_the_held_out_part_hangs_on_the_configuration_alone(tmp_path):
     + [
         HEADS + "\n" + row(**wrong)
         for wrong in (
-            {"isl": -1}, {"isl": "nan"}, {"mode": "x"}, {"precision": "fp3"}, {"tp_size": 1.5}, {"tp_size": 1e9},
-            {"silicon_tpot_ms": 0},
+            {"isl": -1}, {"isl": "nan"}, {"mode": "x"}, {"precision": "fp3"}, {"tp_size": 1.5},
+            {"tp_size": 1e9}, {"silicon_tpot_ms": 0},
         )
     ],
 )  # fmt: skip
