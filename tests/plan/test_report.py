@@ -65,7 +65,7 @@ def test_one_file_that_needs_nothing_else(html) -> None:
 def test_every_drawing_is_sound_and_has_its_table(html) -> None:
     sections = html.split("<section>")[1:]
     drawings = [one for one in sections if "<svg" in one]
-    assert len(drawings) >= 7 and all("<table>" in one for one in sections)
+    assert len(drawings) >= 9 and all("<table>" in one for one in sections)
     for one in drawings:
         drawn = one[one.index("<svg") : one.index("</svg>") + 6]
         root = ElementTree.fromstring(drawn)
@@ -84,6 +84,11 @@ def test_the_numbers_of_the_plan_are_in_it(html, plan) -> None:
     for one in plan.assumptions:
         assert one.name in html
     assert report(FAMILY, plan) == html
+
+
+def test_what_cannot_be_served_is_said(plan) -> None:
+    made = report(FAMILY, plan_tier(FAMILY.tiers[-1], part_name="H100", explain=False))
+    assert "No replica within 8 H100 holds the weights" in made
 
 
 def test_text_is_escaped() -> None:

@@ -108,8 +108,12 @@ def test_units_and_arrays() -> None:
     assert one.accelerator_hours == pytest.approx(1000 * 1e6 / HOUR, rel=1e-3)
     assert one.kwh == pytest.approx(one.accelerator_hours * 2.1 * 0.66)
     both = plan_run(np.array([1e6, 2e6]), 16384, 8, **USUAL)
-    assert both.seconds[1] == pytest.approx(2 * both.seconds[0]) and both.spares.shape == ()
+    assert both.seconds[1] == pytest.approx(2 * both.seconds[0]) and both.spares.shape == (2,)
     assert float(run_of(16384).seconds) == pytest.approx(float(both.seconds[0]))
+
+
+def test_a_run_of_minutes_needs_no_spare_node() -> None:
+    assert run_of(8, 600.0).spares == 0 and run_of(8, 6e7, failures=1000.0).spares > 0
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,29 @@ def calibrate_serving(
     from mythos.cli.plan_serving_runs import run_calibrate_serving
 
     return run_calibrate_serving(runs, output, source)
+
+
+@app.command()
+def validate(
+    cases: Annotated[Path, typer.Argument(metavar="CASES.json", help="Published runs with their inputs.")],
+    efficiencies: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `plan calibrate` wrote, instead of our own.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Predict published runs from their inputs alone and hold the predictions against what was measured."""
+    from mythos.cli.plan_validate import run_validate
+
+    return run_validate(cases, efficiencies)
+
+
+@app.command()
+def calibrate(
+    files: Annotated[list[Path], typer.Argument(metavar="CASES.json...", help="Files as `validate` reads.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not to the screen.")] = None,
+    json: Json = False,
+) -> int:
+    """Fit the share of published rates that training steps reach to published runs."""
+    from mythos.cli.plan_validate import run_calibrate
+
+    return run_calibrate(files, out)

@@ -193,12 +193,11 @@ def _show(family: Family, plan: TierPlan) -> None:
         [_ladder(tier) for tier in family.tiers],
         family.description,
     )
-    step = ", ".join(f"{name} {share:.0%}" for name, share in wording.shares(plan))
     show(
         wording.work(plan),
         f"layout: {wording.layout(plan)}",
         f"memory: {wording.memory(plan)}",
-        f"a step: {plan.search.best.step.seconds:.3g} s: {step}",
+        f"a step: {wording.step(plan)}",
     )
     table(
         ["", "value", "80% interval", "moved most by"],

@@ -4,10 +4,13 @@ import math
 import tomllib
 from functools import cache
 from importlib.resources import files
+from statistics import NormalDist
 from typing import Any
 
+from mythos.plan.efficiencies import packaged as efficiencies
 from mythos.plan.hardware import Hardware
 from mythos.plan.uncertain import Assumption, AssumptionError
+from mythos.spec.config import ModelConfig
 
 # A price that was seen only once, or in one place, is no more certain than a range of them.
 _SPREAD = 1.25
@@ -18,6 +21,23 @@ def packaged() -> tuple[Assumption, ...]:
     """What every plan takes for granted, whatever the accelerator."""
     table = _read("assumptions.toml")
     return tuple(Assumption(**{"dated": table["dated"], **row}) for row in table["assumptions"])
+
+
+def step_error(config: ModelConfig) -> Assumption:
+    """True step time by the predicted one: the spread of published runs around their prediction, each left
+    out of the fit in turn (`efficiencies.toml`), for models with or without experts."""
+    eff = efficiencies()
+    group = "dense" if config.moe is None else "moe"
+    end = math.exp(NormalDist().inv_cdf(0.9) * eff.spread[group])
+    return Assumption(
+        name="step",
+        low=1 / end,
+        value=1.0,
+        high=end,
+        unit="true step time by the predicted one",
+        source=f"spread of published runs around their predictions, {group}: {eff.provenance}",
+        dated=eff.dated,
+    )
 
 
 def prices(part: Hardware) -> tuple[Assumption, ...]:

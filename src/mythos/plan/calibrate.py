@@ -1,8 +1,8 @@
 """Efficiencies fitted to published runs, held to their starting values where the runs say little.
 
-The fit minimises the squared errors of log(published / predicted), each beyond `_ROBUST` counted linearly, plus
-the squared distance of every coefficient from its starting value in units of how well that is known. So a
-coefficient that no run bears on keeps its value, and no single run moves one far.
+The fit minimises the squared errors of log(published / predicted), each beyond `_ROBUST` counted linearly,
+plus the squared distance of every coefficient from its starting value in units of how well that is known. So
+a coefficient that no run bears on keeps its value, and no single run moves one far.
 """
 
 import math
@@ -27,9 +27,10 @@ _SHARES = {
     "grouped": 0.5, "attention": 0.4, "bandwidth": 0.3, "scale_up": 0.3, "scale_out": 0.4, "all_to_all": 0.5,
     "overlap_tp": 0.7, "overlap_ep": 0.7,
 }  # fmt: skip
-_SECONDS = {"gap": 0.7, "collective": 0.3}
+_FACTORS = {"collective": 0.3, "whole_run": 0.06}
+_GAP_WIDTH = 0.5
 _GENERATIONS = {
-    "A100": ("A100",),
+    "A100": ("A100", "A100 40GB"),
     "Hopper": ("H100", "H800", "H200"),
     "Blackwell": ("B200", "B300", "GB200", "GB300"),
 }
@@ -57,7 +58,8 @@ def calibrate(cases: Sequence[Case], start: Efficiencies | None = None) -> Calib
         raise PlanError(
             "The file has no training runs to fit.", "Every case needs inputs and a published value."
         )
-    widths = np.array([*_SHARES.values(), *_SECONDS.values(), *[_GENERATION_WIDTH] * (len(_GENERATIONS) + 1)])
+    rates = [_GENERATION_WIDTH] * (len(_GENERATIONS) + 1)
+    widths = np.array([*_SHARES.values(), *_FACTORS.values(), _GAP_WIDTH, *rates])
     theta, leverage = np.zeros(len(widths)), np.zeros(len(used))
     weights = np.array([1 / _CASE_WIDTH[_group(case, start)] for case in used])
 
@@ -94,7 +96,7 @@ def _loss(found: Array, theta: Array) -> float:
 
 
 def _is_timed(case: Case, eff: Efficiencies) -> bool:
-    if case.value is None or case.value <= 0:
+    if case.value is None or case.value <= 0 or not case.kind.startswith("train"):
         return False
     try:
         return predict(case, eff).group in _CASE_WIDTH
@@ -116,15 +118,16 @@ def _log_error(case: Case, eff: Efficiencies) -> float:
 
 def _moved(start: Efficiencies, by: Array) -> Efficiencies:
     values: dict[str, float] = {}
-    names = [*_SHARES, *_SECONDS]
+    names = [*_SHARES, *_FACTORS]
     for name, step in zip(names, by, strict=False):
         value = getattr(start, name)
-        if name in _SECONDS:
+        if name in _FACTORS:
             values[name] = value * math.exp(step)
         else:
             odds = value / (1 - value) * math.exp(step)
             values[name] = odds / (1 + odds)
-    steps = by[len(names) :]
+    gap = {part: value * math.exp(by[len(names)]) for part, value in start.gap.items()}
+    steps = by[len(names) + 1 :]
     matmul = {}
     for part, shares in start.matmul.items():
         place = next((n for n, parts in enumerate(_GENERATIONS.values()) if part in parts), None)
@@ -133,7 +136,7 @@ def _moved(start: Efficiencies, by: Array) -> Efficiencies:
             kind: min(share * math.exp(own + (0.0 if kind == "bf16" else steps[-1])), 0.95)
             for kind, share in shares.items()
         }
-    return replace(start, matmul=matmul, **values)
+    return replace(start, matmul=matmul, gap=gap, **values)
 
 
 def _spreads(
@@ -141,8 +144,8 @@ def _spreads(
 ) -> dict[str, float]:
     """By group, what an 80% interval of the log errors spans, were each case left out of the fit.
 
-    Leaving case i out of a linear fit divides its residual by 1 - h, its leverage (Hastie et al. 2009, section
-    7.10). A group of few cases is held to the starting spread, as if that were `_WORTH` cases.
+    Leaving case i out of a linear fit divides its residual by 1 - h, h its leverage (Hastie et al. 2009,
+    section 7.10). A group of few cases is held to the starting spread, as if that were `_WORTH` cases.
     """
     found: dict[str, list[float]] = {}
     for case, share in zip(used, leverage, strict=True):

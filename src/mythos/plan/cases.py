@@ -106,7 +106,7 @@ _KNOWN_AS = {"deepseek_r1": "deepseek_v3", "kimi_k2_5": "kimi_k25", "qwen2_5": "
 
 
 def is_gpt2_like(inputs: Mapping[str, Any]) -> bool:
-    """A GPT as it was trained until 2022, on an A100 or where no machine is named: attention scores stored."""
+    """A GPT as trained until 2022, on an A100 or where no machine is named: attention scores are stored."""
     model, part = _table(inputs.get("model")), _table(inputs.get("hardware")).get("accelerator")
     old = part is None or "A100" in str(part) or "V100" in str(part)
     return str(model.get("model_type", "")).startswith("gpt2") and old

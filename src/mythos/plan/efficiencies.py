@@ -32,8 +32,9 @@ class Efficiencies:
     overlap_ep: float
     overlap_dp: float
     overlap_pp: float
-    gap: float
+    gap: dict[str, float]  # by part
     collective: float
+    whole_run: float
     spread: dict[str, float]  # standard deviation of log(published / predicted), by group of predictions
 
 
@@ -63,12 +64,15 @@ def as_toml(eff: Efficiencies) -> str:
         value = getattr(eff, field.name)
         if isinstance(value, float):
             lines.append(f"{field.name} = {value:.4g}")
-    for name, table in (
-        *((f"matmul.{part}", shares) for part, shares in eff.matmul.items()),
-        ("spread", eff.spread),
-    ):
-        lines += ["", f"[{name}]", *(f"{key} = {value:.4g}" for key, value in table.items())]
+    tables = [(f"matmul.{part}", shares) for part, shares in eff.matmul.items()]
+    for name, table in (*tables, ("gap", eff.gap), ("spread", eff.spread)):
+        lines += ["", f"[{_key(name)}]", *(f"{key} = {value:.4g}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    """A table's name as TOML wants it: parts with a space in quotes."""
+    return ".".join(part if part.isidentifier() else json.dumps(part) for part in name.split("."))
 
 
 def load(path: Path) -> Efficiencies:
@@ -84,5 +88,8 @@ def parse(text: str, where: str) -> Efficiencies:
         table: dict[str, Any] = tomllib.loads(text)
     except ValueError as error:
         raise PlanError(f"{where} is not TOML: {str(error)[:200]}.", "Correct the file.") from None
-    table |= table.pop("values", {})
+    values = table.pop("values", {})
+    if not isinstance(values, dict):
+        raise PlanError(f"{where} has no table [values].", "Correct the file.")
+    table |= values
     return from_table(Efficiencies, table, where)

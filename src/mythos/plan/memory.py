@@ -10,11 +10,12 @@ flight. For a GPT layer without flash attention the sum is the formula of Korthi
 recomputation.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from mythos.plan.layout import Layout, check, rank_layers
 from mythos.spec.config import ModelConfig
-from mythos.spec.counting import is_linear, is_routed, layer_parameters, shared_width
+from mythos.spec.counting import is_linear, is_routed, layer_kinds, layer_parameters, shared_width
 
 _OPTIMIZER_BYTES = {"adam": 12, "muon": 8}  # 32-bit master copy, and two moments or one
 _LINEAR_INPUT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5625}  # fp4: a scale byte for 16 values
@@ -93,10 +94,11 @@ def rank_parameters(
     dense, experts = 0.0, 0.0
     last = rank == layout.pp - 1
     modules = range(config.layers, config.layers + config.mtp) if last else ()
-    for layer in (*layers, *modules):
+    kinds = layer_kinds(config)
+    for layer, count in Counter(kinds[layer] for layer in (*layers, *modules)).items():
         part = layer_parameters(config, layer)
-        dense += (part.attention + part.mlp) / layout.tp + part.replicated
-        experts += part.experts / (layout.ep * layout.expert_tp)
+        dense += count * ((part.attention + part.mlp) / layout.tp + part.replicated)
+        experts += count * part.experts / (layout.ep * layout.expert_tp)
     embedding = config.vocab * config.width / layout.tp
     if rank == 0:
         dense += embedding + config.learned_positions * config.width
@@ -119,11 +121,12 @@ def _rank(
     expert_states = _states(layout, experts, layout.expert_dp)
     last = rank == layout.pp - 1
     whole = tuple(layers) + (tuple(range(config.layers, config.layers + config.mtp)) if last else ())
-    per_layer = {layer: layer_activations(config, layout, kernels, layer) for layer in whole}
-    kept = sum(_kept(layout, kernels, per_layer[layer]) for layer in whole)
+    kinds = Counter(layer_kinds(config)[layer] for layer in whole)
+    per_kind = {kind: layer_activations(config, layout, kernels, kind) for kind in kinds}
+    kept = sum(count * kept_bytes(layout, kernels, per_kind[kind]) for kind, count in kinds.items())
     activations = kept * _in_flight(layout, rank)
     logits = _logits(config, layout, kernels) * (1 + config.mtp) if last else 0.0
-    workspace = _workspace(config, layout, kernels, per_layer, whole)
+    workspace = _workspace(config, layout, per_kind)
     allocated = (
         _BUFFER_BYTES
         + weights
@@ -228,7 +231,7 @@ def layer_activations(config: ModelConfig, layout: Layout, kernels: Kernels, lay
     return Activations(around * 2 * width, kept, scores, cheap)
 
 
-def _kept(layout: Layout, kernels: Kernels, layer: Activations) -> float:
+def kept_bytes(layout: Layout, kernels: Kernels, layer: Activations) -> float:
     """Selective recomputation drops the scores (arXiv 2205.05198), or what is cheap where none are stored."""
     if layout.recompute == "full":
         return layer.inputs
@@ -245,22 +248,16 @@ def _logits(config: ModelConfig, layout: Layout, kernels: Kernels) -> float:
     return tokens * per_logit * config.vocab / layout.tp + around * 4 * config.width
 
 
-def _workspace(
-    config: ModelConfig,
-    layout: Layout,
-    kernels: Kernels,
-    per_layer: dict[int, Activations],
-    layers: tuple[int, ...],
-) -> float:
+def _workspace(config: ModelConfig, layout: Layout, per_kind: dict[int, Activations]) -> float:
     """Gradients of the operation that needs most, a recomputed layer, and gathered weights."""
-    if not layers:
+    if not per_kind:
         return 0.0
-    largest = max(layer.total for layer in per_layer.values())
+    largest = max(layer.total for layer in per_kind.values())
     work = largest / 2
     if layout.recompute == "full":
         work += largest
     if layout.sharding == "full":
-        parts = [layer_parameters(config, layer) for layer in layers]
+        parts = [layer_parameters(config, kind) for kind in per_kind]
         most = max((p.attention + p.mlp) / layout.tp + p.replicated + p.experts / layout.ep for p in parts)
         work += 2 * 2 * most + 2 * most  # two layers' weights, one layer's gradients
     return work

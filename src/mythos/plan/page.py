@@ -34,7 +34,7 @@ NUMBER = ' class="number"'
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a sentence or two, a drawing (or "") and a table of text."""
+    """A heading, a sentence or two, a drawing (or "") and a table of text, which only a drawing must have."""
 
     title: str
     text: str
@@ -62,7 +62,7 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], end: str)
 
 def _section(one: Section) -> str:
     text = f"<p>{escape(one.text)}</p>" if one.text else ""
-    table = _table(one)
+    table = _table(one) if one.heads else ""
     if one.svg:
         drawing = one.svg.replace('role="img"', f'role="img" aria-label="{escape(one.title, quote=True)}"', 1)
         table = f"{drawing}<details open><summary>The same in numbers</summary>{table}</details>"

@@ -1,4 +1,4 @@
-"""A case's prediction from its inputs alone: counting, memory, step time, accelerator-hours, goodput, laws."""
+"""A case's prediction from its inputs alone: counting, memory, step time, hours, goodput, laws, serving."""
 
 import itertools
 import math
@@ -15,6 +15,7 @@ from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout
 from mythos.plan.memory import Kernels, RankMemory, memory
+from mythos.plan.predict_serving import predict_serving
 from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from mythos.plan.step import Step, step
 from mythos.spec import counting
@@ -26,16 +27,13 @@ GIB = float(1 << 30)
 _BATCH_TOKENS, _LARGE_BATCH_TOKENS, _LARGE = 4 << 20, 16 << 20, 8192
 _LARGE_BUBBLE = 0.25  # of a step: beyond it, stages are split into chunks
 _FAILURES_PER_MILLION_HOURS = 19.7  # Llama 3: 419 in 54 days on 16,384 (arXiv 2407.21783)
-# Accelerator-hours of a whole run by those of its steps and failures: evaluation, ramp-up, steps run again. OLMo 3 needed
-# 1.09 (7B) and 1.31 (32B) times tokens by its stated throughput (OLMo-core, src/scripts/official/OLMo3/README.md).
-_BESIDE_STEPS = 1.09
 _RESTART_MINUTES, _CHECKPOINT_SECONDS = 8.7, 5.0
 _UNEMBEDDING_ONLY = {"gpt_oss"}  # cards that leave the input embedding out of active parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`group` says which spread of errors its interval has; `detail` the part of the scoring it belongs to."""
+    """`group` says which spread of errors its interval has; `detail` which part of the scores it is for."""
 
     value: float
     group: Group
@@ -108,7 +106,7 @@ def _flop_unit(unit: str) -> float:
 
 
 def _hours(case: Case, eff: Efficiencies) -> Prediction:
-    """Accelerator-hours: from a stated rate where there is one, else from the predicted step; with goodput."""
+    """Accelerator-hours: from a stated rate where there is one, else from the predicted step and goodput."""
     inputs = case.inputs
     tokens = read.needed(inputs, "tokens", "training_tokens")
     config = read.shape(inputs)
@@ -125,7 +123,7 @@ def _hours(case: Case, eff: Efficiencies) -> Prediction:
         return Prediction(tokens * per_token / (rate * 1e12) / (share or 1) / run.HOUR, "exact")
     done, layout = trained(config, inputs, eff)
     share = share or _effective(layout.accelerators)
-    hours = tokens / done.tokens_per_second * layout.accelerators / share / run.HOUR * _BESIDE_STEPS
+    hours = tokens / done.tokens_per_second * layout.accelerators / share / run.HOUR * eff.whole_run
     return Prediction(hours, "hours", "dense" if config.moe is None else "moe")
 
 
@@ -136,7 +134,7 @@ def _effective(accelerators: int) -> float:
 
 
 def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -> tuple[Step, Layout]:
-    """The step that the case describes; what it leaves open is chosen as a user would: the fastest that fits."""
+    """The step that the case describes; what it leaves open is chosen as users do: the fastest that fits."""
     part, count = read.machine(inputs)
     kinds = read.kernels(inputs)
     best: tuple[float, Step, Layout] | None = None
@@ -372,6 +370,12 @@ def _repeated(amount: float, once: float, constant: float) -> float:
     return once + once * constant * -math.expm1(-(amount / once - 1) / constant)
 
 
+def _serving(case: Case, eff: Efficiencies) -> Prediction:
+    found = predict_serving(case)
+    first = "ttft" if case.metric.startswith("ttft") else "tpot" if case.metric.startswith("tpot") else ""
+    return Prediction(found.value, "serving", first, found.low, found.high)
+
+
 _HANDLERS = {
     "param_count": _parameters,
     "active_param_count": _active,
@@ -381,5 +385,6 @@ _HANDLERS = {
     "train_gpu_hours": _hours,
     "memory_per_gpu": _memory,
     "goodput": _goodput,
+    "serving_tokens_per_s": _serving,
     "chinchilla_fit": _law,
 }

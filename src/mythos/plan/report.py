@@ -5,6 +5,7 @@ import numpy as np
 from mythos.plan import wording
 from mythos.plan.laws import EPOCH
 from mythos.plan.page import Section, page
+from mythos.plan.report_serving import serving_sections
 from mythos.plan.scales import sentences, spent, targets
 from mythos.plan.search import GIB, PARTS
 from mythos.plan.svg import curves, short, stacked, tornado
@@ -37,6 +38,7 @@ def report(family: Family, plan: TierPlan) -> str:
         *_cost(plan),
         _step(plan),
         _memory(plan),
+        *serving_sections(family, plan),
         *_tornados(plan),
         _layouts(plan),
         _assumptions(plan),

@@ -106,7 +106,9 @@ def plan_run(
             " would last more than a century",
             "plan for faster restarts, other accelerators or fewer tokens",
         )
-    standby = spares(accelerators, failures, repair, node)
+    standby = spares(
+        accelerators, failures, np.minimum(repair, seconds), node
+    )  # none are away before it begins
     hours = (accelerators + standby) * seconds / HOUR
     return Run(
         goodput=share,

@@ -4,8 +4,7 @@ Every combination of tp, pp, cp, ep, virtual chunks, micro-batch, recomputation 
 model and accelerators has two bounds that cost little: states and first activations of the mean rank, below
 which the fullest rank's memory cannot lie, and the mean rank's layers with the bubble, below which the
 slowest rank's time cannot lie. What cannot fit is out at once; the rest is looked at from the lowest bound
-up, until nothing left can be faster. Selective recomputation saves nothing where attention keeps no scores,
-and is not tried.
+up, until nothing left can be faster.
 """
 
 import math
@@ -18,7 +17,7 @@ from mythos.plan.efficiencies import Efficiencies, packaged
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware
 from mythos.plan.layout import Layout, Precision
-from mythos.plan.memory import Kernels, Memory, layer_activations, memory
+from mythos.plan.memory import Kernels, Memory, kept_bytes, layer_activations, memory
 from mythos.plan.step import Step, layer_time, step
 from mythos.spec.config import ModelConfig
 from mythos.spec.counting import expert_parameters, is_routed, layer_kinds, parameters
@@ -28,12 +27,13 @@ PARTS = (
     "matmul", "experts", "attention", "elementwise", "head", "recompute", "waiting", "optimizer",
     "tp", "ep", "cp", "pp", "dp", "bubble", "imbalance",
 )  # fmt: skip
-RECOMPUTE: tuple[Literal["none", "full"], ...] = ("none", "full")
+RECOMPUTE: tuple[Literal["none", "selective", "full"], ...] = ("none", "selective", "full")
 GIB = 1 << 30
 MOST_ACCELERATORS = 10_000_000
 MOST_SEQUENCES = 1 << 30
 _PER_VALUE = 6  # layouts with another value of an axis that are looked at for the explanation
 _MOMENTS = {"adam": 12, "muon": 8}
+_TOKENS = 16384  # a micro-batch has at most so many, or four sequences
 _CP_TOKENS = 4096  # a rank of context parallelism has at least so many
 
 
@@ -79,7 +79,7 @@ class _Combination(NamedTuple):
     dp: int
     virtual: int
     micro_batch: int
-    recompute: Literal["none", "full"]
+    recompute: Literal["none", "selective", "full"]
     precision: Precision
 
 
@@ -277,8 +277,9 @@ def _all_layers(
     seconds = sum(
         count * layer_time(config, layout, part, eff, kind, 1.0).total for kind, count in kinds.items()
     )
-    one = layer_activations(config, layout, Kernels(), config.layers - 1)
-    return seconds, one.inputs if layout.recompute == "full" else one.total
+    kernels = Kernels()
+    one = layer_activations(config, layout, kernels, config.layers - 1)
+    return seconds, kept_bytes(layout, kernels, one)
 
 
 def _groups(
@@ -311,7 +312,7 @@ def _groups(
                     group = [
                         _Combination(tp, pp, cp, ep, dp, virtual, micro, recompute, precision)
                         for virtual in _chunks(config.layers, pp)
-                        for micro in (1, 2, 4)
+                        for micro in _powers(max(4, _TOKENS // sequence))
                         for recompute in RECOMPUTE
                         for precision in known
                         if _batches_divide(global_batch, dp * micro, pp, virtual)

@@ -8,7 +8,7 @@ bubble.
 
 from dataclasses import dataclass
 
-from mythos.plan.efficiencies import Efficiencies, matmul_rate, packaged
+from mythos.plan.efficiencies import DEFAULT, Efficiencies, matmul_rate, packaged
 from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout, check, rank_layers
 from mythos.plan.memory import Kernels, rank_parameters
@@ -84,8 +84,8 @@ _PARTS = tuple(_Layer.__dataclass_fields__)
 _KERNELS = Kernels()
 _PASSES = 3  # forward, and a backward pass of two products
 _LOGIT_BYTES = 14  # read and written for each logit by loss and gradient
-# Read and written for each parameter: the gradient for its norm, to be scaled and zeroed (20), gradient, master
-# copy and two moments by the update (28), the weight from the master copy (6).
+# Read and written for each parameter: the gradient for its norm, to be scaled and zeroed (20), gradient,
+# master copy and two moments by the update (28), the weight from the master copy (6).
 _OPTIMIZER_STEP_BYTES = 54
 _MUON_PRODUCTS = 5 * 6  # five Newton-Schulz iterations of three products (arXiv 2502.16982), 2 FLOPs a MAC
 
@@ -191,7 +191,7 @@ def layer_time(
         experts=experts,
         attention=attention,
         elementwise=moved / bandwidth,
-        waiting=eff.gap * _kernels(layout, routed),
+        waiting=eff.gap.get(part.name, eff.gap[DEFAULT]) * _kernels(layout, routed),
         tp=tp,
         ep=ep,
         cp=_context_parallel(config, layout, part, eff, layer, split, attention),
@@ -208,8 +208,8 @@ def layer_time(
 
 
 def _kernels(layout: Layout, routed: bool) -> int:
-    """Kernels of one layer, forward and backward: about three for each of four products, six around attention,
-    and the rest for norms, sums, rotations and activation; routing, permutation and counts of rows; casts."""
+    """Kernels of one layer, forward and backward: about three for each of four products, six around
+    attention, the rest for norms, sums, rotations and activation; routing, permutation, counts; casts."""
     low = layout.precision != "bf16"
     return 36 + 16 * low + (60 + 24 * low if routed else 0)
 

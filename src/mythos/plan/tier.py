@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mythos.plan.assumed import packaged, prices
+from mythos.plan.assumed import packaged, prices, step_error
 from mythos.plan.budget import Budget
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware, hardware
@@ -22,7 +22,7 @@ from mythos.spec.family import Tier
 
 DEFAULT_PART = "GB300"
 DAYS = 90.0  # a run without a budget of days takes at most about so many
-SEQUENCE = 4096
+SEQUENCE = 4096  # tokens, unless the model holds fewer
 GUESSED_MFU = 0.3  # to begin with; the search knows better
 MOST_SEARCHES = 8
 FEWEST, MOST = 8, 1 << 20  # accelerators that are chosen by themselves
@@ -87,14 +87,14 @@ def plan_tier(
     MythosError in one sentence when that cannot be. The same arguments give the same plan.
     """
     part = hardware(part_name)
-    known = changed((*packaged(), *prices(part)), assume or {})
+    known = changed((step_error(tier.config), *packaged(), *prices(part)), assume or {})
     if (
         budget is not None
         and budget.kind == "dollars"
         and not any(one.name in ("rent", "own") for one in known)
     ):
         raise PlanError(f"No price of {part.name} is known.", "Give a budget of FLOPs or days.")
-    per_token = training_flops_per_token(tier.config, SEQUENCE)
+    per_token = training_flops_per_token(tier.config, _sequence(tier.config))
     tokens, source = _tokens(tier, per_token, budget)
     days = budget.amount if budget is not None and budget.kind == "days" else DAYS
 
@@ -157,16 +157,22 @@ def _bought(budget: Budget | None, told: Mapping[str, Answer], fixed: bool) -> t
     return None
 
 
-def batch_sequences(flops: float, accelerators: int) -> int:
+def batch_sequences(flops: float, accelerators: int, sequence: int) -> int:
     """Sequences in a step: DeepSeek's 0.2920 C^0.3271 tokens (arXiv 2401.02954), rounded to what divides
     well."""
     odd = accelerators >> ((accelerators & -accelerators).bit_length() - 1)
-    wanted = 0.2920 * flops**0.3271 / SEQUENCE / odd
+    wanted = 0.2920 * flops**0.3271 / sequence / odd
     return odd << max(0, min(20, round(math.log2(max(wanted, 1.0)))))
 
 
 def _search(config: ModelConfig, part: Hardware, many: int, flops: float, explain: bool) -> Search:
-    return search(config, part, many, batch_sequences(flops, many), SEQUENCE, explain=explain)
+    sequence = _sequence(config)
+    return search(config, part, many, batch_sequences(flops, many, sequence), sequence, explain=explain)
+
+
+def _sequence(config: ModelConfig) -> int:
+    """Tokens of a training sequence."""
+    return min(SEQUENCE, config.context)
 
 
 def _tokens(tier: Tier, per_token: float, budget: Budget | None) -> tuple[float, str]:

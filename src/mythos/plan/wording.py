@@ -7,7 +7,7 @@ from mythos.plan.uncertain import Answer
 
 LABELS = {
     "step_seconds": "a step",
-    "mfu": "model FLOPs by peak",
+    "mfu": "MFU, in the layout's precision",
     "goodput": "goodput",
     "checkpoint_minutes": "best checkpoint interval",
     "interruptions": "interruptions",
@@ -63,6 +63,16 @@ def memory(plan: TierPlan) -> str:
         f"{best.bytes / GIB:.0f} of {plan.part.usable_bytes / GIB:.0f} GiB on the fullest accelerator;"
         f" {short(tokens)} tokens a step"
     )
+
+
+def step(plan: TierPlan) -> str:
+    """How long a step takes, what share of peak that is, and its parts of 1% or more."""
+    of = plan.search.best.step
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares(plan))
+    peak = f"{of.mfu:.1%} of the {plan.search.best.layout.precision} peak"
+    if of.hfu > of.mfu:
+        peak += f" ({of.hfu:.1%} with recomputation)"
+    return f"{of.seconds:.3g} s, {peak}: {parts}"
 
 
 def shares(plan: TierPlan) -> list[tuple[str, float]]:
