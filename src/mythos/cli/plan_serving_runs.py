@@ -1,6 +1,7 @@
 """`mythos plan validate-serving` and `mythos plan calibrate-serving`."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def run_calibrate_serving(path: Path, output: Path | None, source: str) -> int:
         command=f"mythos plan calibrate-serving {path.name}{target}",
     )
     text = json.dumps(files.as_table(found), indent=1) + "\n"
+    text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers.group().split()), text)
     if output is None:
         print(text, end="")
     else:

@@ -88,5 +88,8 @@ def parse(text: str, where: str) -> Efficiencies:
         table: dict[str, Any] = tomllib.loads(text)
     except ValueError as error:
         raise PlanError(f"{where} is not TOML: {str(error)[:200]}.", "Correct the file.") from None
-    table |= table.pop("values", {})
+    values = table.pop("values", {})
+    if not isinstance(values, dict):
+        raise PlanError(f"{where} has no table [values].", "Correct the file.")
+    table |= values
     return from_table(Efficiencies, table, where)

@@ -25,6 +25,8 @@ Group = Literal["exact", "dense", "moe", "hours", "memory", "goodput", "serving"
 GIB = float(1 << 30)
 # Sequences of a step where the case does not say: this many tokens, as the published runs of their size had.
 _BATCH_TOKENS, _LARGE_BATCH_TOKENS, _LARGE = 4 << 20, 16 << 20, 8192
+_ROUTED_BATCH_TOKENS, _ROUTED_LARGE = 60 << 20, 1024  # DeepSeek-V3 and Kimi K2
+_DUAL_PIPE_HIDES = 0.9  # of dispatch and combine (arXiv 2412.19437, section 3.2.1: nearly all)
 _LARGE_BUBBLE = 0.25  # of a step: beyond it, stages are split into chunks
 _FAILURES_PER_MILLION_HOURS = 19.7  # Llama 3: 419 in 54 days on 16,384 (arXiv 2407.21783)
 _RESTART_MINUTES, _CHECKPOINT_SECONDS = 8.7, 5.0
@@ -137,6 +139,8 @@ def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -
     """The step that the case describes; what it leaves open is chosen as users do: the fastest that fits."""
     part, count = read.machine(inputs)
     kinds = read.kernels(inputs)
+    if "dualpipe" in str(inputs).lower():
+        eff = replace(eff, overlap_ep=_DUAL_PIPE_HIDES)
     best: tuple[float, Step, Layout] | None = None
     problem: PlanError | None = None
     for open_layout in _layouts(config, inputs, part, count):
@@ -191,6 +195,8 @@ def _layout(config: ModelConfig, inputs: Mapping[str, Any], count: int, sequence
         batch = micro_batches * micro * dp
     if batch is None:
         wanted = _LARGE_BATCH_TOKENS if count >= _LARGE else _BATCH_TOKENS
+        if config.moe is not None and count >= _ROUTED_LARGE:
+            wanted = _ROUTED_BATCH_TOKENS
         batch = max(round(wanted / sequence / (micro * dp)), 1) * micro * dp
     return Layout(
         tp=tp,
@@ -371,7 +377,7 @@ def _repeated(amount: float, once: float, constant: float) -> float:
 
 
 def _serving(case: Case, eff: Efficiencies) -> Prediction:
-    found = predict_serving(case)
+    found = predict_serving(case, eff)
     first = "ttft" if case.metric.startswith("ttft") else "tpot" if case.metric.startswith("tpot") else ""
     return Prediction(found.value, "serving", first, found.low, found.high)
 
