@@ -187,7 +187,7 @@ PUBLISHED = {
         "tie_word_embeddings": True,
     },
 }
-# Totals to the unit from the safetensors index of the hub's files; others as the cards and reports print them.
+# To the unit, from the safetensors index of the hub's files.
 TOTALS = {
     "DeepSeek-V3": 671_026_404_352,  # without the 58 x 256 selection biases, which are no parameters here
     "Llama-3.1-405B": 405_853_388_800,
@@ -287,7 +287,16 @@ def test_every_layer_counts_as_its_kind() -> None:
 
 # ---- what cannot be built, and nonsense
 
-PLAIN = {"vocab": 16, "layers": 2, "width": 8, "heads": 2, "kv_heads": 2, "head_dim": 4, "ffn": 8, "context": 8}
+PLAIN = {
+    "vocab": 16,
+    "layers": 2,
+    "width": 8,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_dim": 4,
+    "ffn": 8,
+    "context": 8,
+}
 MLA_PART = MLAConfig(kv_rank=4, nope_dim=2, rope_dim=2, value_dim=4)
 UNBUILT: list[dict[str, object]] = [
     {"mla": MLA_PART},

@@ -24,6 +24,7 @@ _MLA = {
     "max_position_embeddings": 4096, "n_shared_experts": 1, "num_experts_per_tok": 8, "kv_lora_rank": 512,
     "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "moe_intermediate_size": 2048,
 }  # fmt: skip
+_MLA3 = {**_MLA, "first_k_dense_replace": 3}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": _GQA,
@@ -41,9 +42,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt_oss": {"max_position_embeddings": 131072, "head_dim": 64, "num_key_value_heads": 8,
                 "num_experts_per_tok": 4, "attention_bias": True},
     "deepseek_v2": _MLA,
-    "deepseek_v3": {**_MLA, "first_k_dense_replace": 3},
-    "deepseek_v32": {**_MLA, "first_k_dense_replace": 3, "index_n_heads": 64, "index_head_dim": 128, "index_topk": 2048},
-    "glm_moe_dsa": {**_MLA, "first_k_dense_replace": 3, "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048},
+    "deepseek_v3": _MLA3,
+    "deepseek_v32": {**_MLA3, "index_n_heads": 64, "index_head_dim": 128, "index_topk": 2048},
+    "glm_moe_dsa": {**_MLA3, "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048},
     "kimi_k2": _MLA,
     "kimi_k25": _MLA,
 }  # fmt: skip

@@ -25,6 +25,7 @@ from mythos.train.forward import Routed, Trainee
 from mythos.train.loss import weighted_cross_entropy
 from mythos.train.machine import matmul_peak
 from mythos.train.optim import Optimiser
+from mythos.train.preference import preference_loss
 from mythos.train.settings import Budget, TrainError, TrainSettings, rate_factor
 from mythos.train.weights import computing
 
@@ -35,7 +36,7 @@ PATIENCE = 10  # steps in a row whose gradient is not finite before the run is g
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One step, as it stands in the metrics file. `loss` is in nats per counted target."""
+    """One step, as it stands in the metrics file. `loss` is in nats per counted target, or per pair."""
 
     step: int
     tokens: int
@@ -190,7 +191,10 @@ def _gradient(
         paused += pause()
         x_TD, of = trainee.hidden(part.packed)
         head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
-        loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+        if part.preference is None:
+            loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+        else:
+            loss = preference_loss(x_TD, head_VD, part, compiled) / count
         loss.backward()
         optimiser.collect()
         total += loss.item()
