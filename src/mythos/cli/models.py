@@ -73,6 +73,8 @@ def table(family: Family) -> "Group":
 
 def made_by(tier: Tier) -> str:
     """How the weights come to be, in a few words."""
+    if tier.made_by.kind == "planned":
+        return "a plan only"
     if tier.made_by.kind == "pretrain":
         return "training from scratch"
     return f"{tier.made_by.kind} {tier.made_by.source or 'from ' + ', '.join(tier.parents)}"

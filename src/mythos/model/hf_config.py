@@ -1,54 +1,32 @@
-"""config.json of `transformers` to ModelConfig and back. The one place that knows families."""
+"""config.json of `transformers` to a ModelConfig that can be built, and back."""
 
+from dataclasses import replace
 from typing import Any
 
 from mythos.model.errors import WeightsError
-from mythos.spec.config import ModelConfig, MoEConfig, RopeConfig
+from mythos.records.errors import MythosError
+from mythos.spec.config import ModelConfig, MoEConfig, RopeConfig, untrained_parts
+from mythos.spec.hf_config import DEFAULTS, flag, integer, number, shape_from_hf
 
 _DOWNLOAD_AGAIN = "Fetch or copy the checkpoint again."
 _COVERED = "Covered are llama, qwen3 and qwen3_moe without sliding window or quantisation."
 
-# What `transformers` assumes for a setting that config.json leaves out.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"max_position_embeddings": 2048},
-    "qwen3": {"max_position_embeddings": 32768, "head_dim": 128, "num_key_value_heads": 32},
-    "qwen3_moe": {
-        "max_position_embeddings": 32768,
-        "num_key_value_heads": 4,
-        "moe_intermediate_size": 768,
-        "num_experts_per_tok": 8,
-        "num_experts": 128,
-    },
-}
+_BUILT = ("llama", "qwen3", "qwen3_moe")
 
 
 def config_from_hf(data: dict[str, Any]) -> ModelConfig:
     """The ModelConfig of a `transformers` config.json; WeightsError when it is not covered."""
     family = data.get("model_type")
-    if not isinstance(family, str) or family not in _DEFAULTS:
+    if family not in _BUILT:
         raise WeightsError(f"config.json describes an unknown architecture: model_type {family!r}.", _COVERED)
-    data = _DEFAULTS[family] | {key: value for key, value in data.items() if value is not None}
+    data = DEFAULTS[family] | {key: value for key, value in data.items() if value is not None}
     _refuse_other_settings(data)
-    width, heads = _integer(data, "hidden_size"), _integer(data, "num_attention_heads")
-    layers = _integer(data, "num_hidden_layers", most=1 << 16)
     try:
-        return ModelConfig(
-            vocab=_integer(data, "vocab_size"),
-            layers=layers,
-            width=width,
-            heads=heads,
-            kv_heads=_integer(data, "num_key_value_heads", heads),
-            head_dim=_integer(data, "head_dim", width // max(heads, 1)),
-            ffn=_integer(data, "intermediate_size"),
-            context=_integer(data, "max_position_embeddings"),
-            tied=_flag(data, "tie_word_embeddings"),
-            qk_norm=family != "llama",
-            norm_eps=_number(data, "rms_norm_eps", 1e-6),
-            rope=_rope_from_hf(data),
-            moe=_moe_from_hf(data) if family == "qwen3_moe" else None,
-            dense_layers=_dense_layers(data, layers) if family == "qwen3_moe" else (),
-            attention_bias=_flag(data, "attention_bias"),
-        )
+        return replace(shape_from_hf(data), rope=_rope_from_hf(data))
+    except WeightsError:
+        raise
+    except MythosError as error:
+        raise WeightsError(error.message, error.cure) from error
     except ValueError as error:
         raise WeightsError(f"config.json describes no possible model: {error}.", _DOWNLOAD_AGAIN) from error
 
@@ -77,7 +55,7 @@ def _rope_from_hf(data: dict[str, Any]) -> RopeConfig:
     if not isinstance(scaling, dict):
         raise WeightsError("config.json has rotary settings that are no object.", _DOWNLOAD_AGAIN)
     scaling = {key: value for key, value in scaling.items() if value is not None}
-    base = _number(scaling, "rope_theta", _number(data, "rope_theta", 10_000.0))
+    base = number(scaling, "rope_theta", number(data, "rope_theta", 10_000.0))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return RopeConfig(base=base)
@@ -87,46 +65,30 @@ def _rope_from_hf(data: dict[str, Any]) -> RopeConfig:
         )
     if "mscale" in scaling or "mscale_all_dim" in scaling or scaling.get("partial_rotary_factor", 1.0) != 1.0:
         raise WeightsError("config.json scales rotary embeddings as only other architectures do.", _COVERED)
-    context = _integer(data, "max_position_embeddings")
-    original = _integer(data, "original_max_position_embeddings", 0) or _integer(
+    context = integer(data, "max_position_embeddings")
+    original = integer(data, "original_max_position_embeddings", 0) or integer(
         scaling, "original_max_position_embeddings", context
     )
-    factor = _number(scaling, "factor", context / max(original, 1))
+    factor = number(scaling, "factor", context / max(original, 1))
     if kind == "llama3":
         return RopeConfig(
             kind="llama3",
             base=base,
             factor=factor,
             original_context=original,
-            low_freq_factor=_number(scaling, "low_freq_factor"),
-            high_freq_factor=_number(scaling, "high_freq_factor"),
+            low_freq_factor=number(scaling, "low_freq_factor"),
+            high_freq_factor=number(scaling, "high_freq_factor"),
         )
     return RopeConfig(
         kind="yarn",
         base=base,
         factor=factor,
         original_context=original,
-        beta_fast=_number(scaling, "beta_fast", 32.0),
-        beta_slow=_number(scaling, "beta_slow", 1.0),
-        attention_factor=_number(scaling, "attention_factor") if "attention_factor" in scaling else None,
-        truncate=_flag(scaling, "truncate", True),
+        beta_fast=number(scaling, "beta_fast", 32.0),
+        beta_slow=number(scaling, "beta_slow", 1.0),
+        attention_factor=number(scaling, "attention_factor") if "attention_factor" in scaling else None,
+        truncate=flag(scaling, "truncate", True),
     )
-
-
-def _moe_from_hf(data: dict[str, Any]) -> MoEConfig:
-    return MoEConfig(
-        routed=_integer(data, "num_local_experts" if "num_local_experts" in data else "num_experts"),
-        top_k=_integer(data, "num_experts_per_tok"),
-        width=_integer(data, "moe_intermediate_size"),
-        renormalise=_flag(data, "norm_topk_prob"),
-    )
-
-
-def _dense_layers(data: dict[str, Any], layers: int) -> tuple[int, ...]:
-    step, named = _integer(data, "decoder_sparse_step", 1), data.get("mlp_only_layers", [])
-    if step < 1 or not isinstance(named, list):
-        raise WeightsError("config.json does not say which layers have experts.", _DOWNLOAD_AGAIN)
-    return tuple(layer for layer in range(layers) if layer in named or (layer + 1) % step)
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -134,6 +96,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 
     The rotary keys are those of the published files, which every version reads.
     """
+    if missing := untrained_parts(config):
+        raise WeightsError(f"No tensors exist for {', '.join(missing)}.", "Leave these settings out.")
     moe, rope = config.moe, config.rope
     if moe is None:
         family, name = ("qwen3", "Qwen3ForCausalLM") if config.qk_norm else ("llama", "LlamaForCausalLM")
@@ -194,24 +158,3 @@ def _rope_to_hf(rope: RopeConfig) -> dict[str, Any] | None:
         return scaling | {"low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor}
     scaling |= {"beta_fast": rope.beta_fast, "beta_slow": rope.beta_slow, "truncate": rope.truncate}
     return scaling if rope.attention_factor is None else scaling | {"attention_factor": rope.attention_factor}
-
-
-def _integer(data: dict[str, Any], key: str, default: int | None = None, most: int = 1 << 31) -> int:
-    value = data.get(key, default)
-    if type(value) is not int or not 0 <= value <= most:
-        raise WeightsError(f"config.json has no usable {key}: {value!r:.40}.", _DOWNLOAD_AGAIN)
-    return value
-
-
-def _number(data: dict[str, Any], key: str, default: float | None = None) -> float:
-    value = data.get(key, default)
-    if type(value) not in (int, float) or not abs(value) < 1e30:  # NaN fails too
-        raise WeightsError(f"config.json has no usable {key}: {value!r:.40}.", _DOWNLOAD_AGAIN)
-    return float(value)
-
-
-def _flag(data: dict[str, Any], key: str, default: bool = False) -> bool:
-    value = data.get(key, default)
-    if type(value) is not bool:
-        raise WeightsError(f"config.json has no usable {key}: {value!r:.40}.", _DOWNLOAD_AGAIN)
-    return value

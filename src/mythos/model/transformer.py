@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos.model.attention import Attend, Attention, RMSNorm
+from mythos.model.errors import WeightsError
 from mythos.model.moe import MLP, MoE
 from mythos.model.rope import rope_frequencies, rotations
-from mythos.spec.config import ModelConfig
+from mythos.spec.config import ModelConfig, untrained_parts
 
 
 class Embedding(nn.Module):
@@ -58,10 +59,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Parameters start uninitialised or as torch makes them: load weights or call `init_weights`."""
+    """Parameters start uninitialised or as torch makes them: load weights or call `init_weights`.
+
+    WeightsError for a configuration with parts that can be planned but not built.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if missing := untrained_parts(config):
+            raise WeightsError(
+                f"No tensors exist for {', '.join(missing)}: such a model can be planned, not built.",
+                "Leave these settings out.",
+            )
         self.config = config
         self.embed = Embedding(config.vocab, config.width)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))

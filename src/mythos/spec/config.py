@@ -57,8 +57,17 @@ class MoEConfig:
     bias: bool = False  # selection bias, never part of the weight
     groups: int = 1
     top_groups: int = 1
+    shared_width: int | None = None  # all shared experts together; None: `shared` times `width`
+    shared_gate: bool = False  # a sigmoid gate on the shared experts (Qwen3-Next)
+    latent: int | None = None  # width of the space the routed experts work in; None: the model's
+    expert_bias: bool = False  # biases in experts and router (gpt-oss)
 
     def __post_init__(self) -> None:
+        _require(self.latent is None or self.latent >= 1, "the latent width must be positive")
+        _require(
+            self.shared_width is None or (self.shared_width >= 1 and self.shared > 0),
+            "shared_width needs shared experts and must be positive",
+        )
         _require(1 <= self.top_k <= self.routed, "top_k must lie between 1 and the number of routed experts")
         _require(self.width >= 1 and self.shared >= 0, "expert sizes must be positive")
         _require(1 <= self.top_groups <= self.groups, "top_groups must lie between 1 and groups")
@@ -66,6 +75,52 @@ class MoEConfig:
         size = self.routed // self.groups
         _require(self.top_k <= size * self.top_groups, "the chosen groups hold fewer than top_k experts")
         _require(self.groups == 1 or not self.bias or size >= 2, "a biased group needs two experts")
+
+
+@dataclass(frozen=True, slots=True)
+class MLAConfig:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1), with V3.2's indexer if any.
+
+    Cached are `kv_rank + rope_dim` values a token and layer. A query and key have `nope_dim + rope_dim`
+    dimensions, a value `value_dim`.
+    """
+
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    q_rank: int = 0  # 0: queries are made by one full matrix
+    indexer_heads: int = 0  # 0: every token attends to all before it (else DeepSeek sparse attention)
+    indexer_dim: int = 0
+    indexer_top: int = 0  # tokens that the indexer lets a query attend to
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.kv_rank, self.nope_dim, self.value_dim) >= 1, "latent attention sizes must be positive"
+        )
+        _require(self.rope_dim >= 2 and self.rope_dim % 2 == 0, "rope_dim must be even and positive")
+        _require(self.q_rank >= 0, "q_rank must not be negative")
+        indexer = (self.indexer_heads, self.indexer_dim, self.indexer_top)
+        _require(
+            max(indexer) == 0 or (min(indexer) >= 1 and self.q_rank > 0), "an indexer needs all its sizes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinearConfig:
+    """Gated delta-net layers (arXiv 2412.06464), as in Qwen3-Next: a state of fixed size, no cache."""
+
+    layers: tuple[int, ...]
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    convolution: int = 4
+
+    def __post_init__(self) -> None:
+        sizes = (self.key_heads, self.value_heads, self.key_dim, self.value_dim, self.convolution)
+        _require(min(sizes) >= 1, "linear attention sizes must be positive")
+        _require(len(set(self.layers)) == len(self.layers), "linear layers names a layer twice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +142,33 @@ class ModelConfig:
     moe: MoEConfig | None = None
     dense_layers: tuple[int, ...] = ()  # layers that stay dense when `moe` is set
     attention_bias: bool = False
+    # What follows is counted and planned but has no tensors yet: `untrained_parts` names what is in use.
+    mla: MLAConfig | None = None  # then head_dim is that of queries and keys
+    linear: LinearConfig | None = None
+    window: int = 0  # tokens that a layer of `windowed` attends to, itself included
+    windowed: tuple[int, ...] = ()
+    sinks: bool = False  # one learned logit a head in the softmax (gpt-oss)
+    qkv_bias: bool = False  # on query, key and value only (Qwen2)
+    attention_gate: bool = False  # the query projection also makes an output gate (Qwen3-Next)
+    wide_qk_norm: bool = False  # QK-norm over all heads together (MiniMax-M2)
+    mtp: int = 0  # multi-token prediction modules (DeepSeek-V3, arXiv 2412.19437, section 2.2)
+    gated: bool = True  # False: a dense MLP of two matrices (GPT)
+    layer_norm: bool = False  # LayerNorm with a bias instead of RMSNorm
+    mlp_bias: bool = False
+    learned_positions: int = 0  # rows of a learned position embedding
 
     def __post_init__(self) -> None:
+        _require(bool(self.window) == bool(self.windowed), "window and windowed need each other")
+        _require(self.window >= 0, "window must not be negative")
+        _require(min(self.mtp, self.learned_positions) >= 0, "mtp and learned_positions must not be negative")
+        _require(not (self.qkv_bias and self.attention_bias), "qkv_bias is part of attention_bias")
+        _require(not self.wide_qk_norm or self.qk_norm, "wide_qk_norm is a form of qk_norm")
+        for layer in (*self.windowed, *(self.linear.layers if self.linear else ())):
+            _require(0 <= layer < self.layers, "windowed or linear layers name a missing layer")
+        if self.mla is not None:
+            _require(
+                self.head_dim == self.mla.nope_dim + self.mla.rope_dim, "head_dim must be nope_dim + rope_dim"
+            )
         sizes = (self.vocab, self.layers, self.width, self.heads, self.kv_heads, self.head_dim, self.ffn)
         _require(min(*sizes, self.context) >= 1, "sizes must be positive")
         _require(self.heads % self.kv_heads == 0, "kv_heads must divide heads")
@@ -99,3 +179,27 @@ class ModelConfig:
         _require(
             all(0 <= layer < self.layers for layer in self.dense_layers), "dense_layers names a missing layer"
         )
+
+
+def untrained_parts(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the fields in use that can be counted but that no model here has tensors for."""
+    moe = config.moe
+    used = {
+        "mla": config.mla is not None,
+        "linear": config.linear is not None,
+        "window": config.window > 0,
+        "sinks": config.sinks,
+        "qkv_bias": config.qkv_bias,
+        "attention_gate": config.attention_gate,
+        "wide_qk_norm": config.wide_qk_norm,
+        "mtp": config.mtp > 0,
+        "gated": not config.gated,
+        "layer_norm": config.layer_norm,
+        "mlp_bias": config.mlp_bias,
+        "learned_positions": config.learned_positions > 0,
+        "moe.shared_width": moe is not None and moe.shared_width is not None,
+        "moe.shared_gate": moe is not None and moe.shared_gate,
+        "moe.latent": moe is not None and moe.latent is not None,
+        "moe.expert_bias": moe is not None and moe.expert_bias,
+    }
+    return tuple(name for name, is_used in used.items() if is_used)

@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "distil": {"prune": str, "share": float, "optimiser": str, "learning_rate": float, "truth": float},
     "experts": {"copies": int, "share": float, "optimiser": str, "learning_rate": float},
     "hub": {"revision": str},
+    "planned": {"tokens": float},  # never built: what it would take is for `mythos plan`
 }
 SHARING = (*TRAINED, "experts")  # kinds that share a budget
 
@@ -156,6 +157,8 @@ def _made_by(table: Any, where: str) -> MadeBy:
             f"{where} needs a share of the budget and a learning_rate between 0 and 1, an optimiser (adamw, "
             'muon), and for distil prune = "depth" or "width" and a share of truth between 0 and 1.'
         )
+    if kind == "planned" and not 1e6 <= table["tokens"] <= 1e16:
+        raise MythosError(f"{where}.tokens should be from 1e6 to 1e16.")
     if kind == "hub" and not re.fullmatch(rf"[0-9a-f]{{40}}|{UNPINNED}", table["revision"]):
         raise MythosError(f"{where}.revision should be a commit of 40 hexadecimal digits, or {UNPINNED!r}.")
     if kind == "fetch" and not re.fullmatch(
