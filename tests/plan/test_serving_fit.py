@@ -22,7 +22,7 @@ from mythos.plan.serving_score import score, scores, spearman
 
 HEADS = (
     "id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,batch_size,tp_size,"
-    "attention_dp_size,moe_tp_size,moe_ep_size,prefill_num_workers,prefill_tp_size,decode_num_workers,"
+    "pp_size,attention_dp_size,moe_tp_size,moe_ep_size,prefill_num_workers,prefill_tp_size,decode_num_workers,"
     "decode_tp_size,decode_attention_dp_size,decode_moe_ep_size,silicon_ttft_ms,silicon_tpot_ms"
 )
 
@@ -103,8 +103,10 @@ def test_reading(tmp_path):
             silicon_data_source="silicon_concurrency=30"),
         row("e", mode="disagg", prefill_tp_size="4", decode_tp_size="1", decode_attention_dp_size="8",
             decode_num_workers="2", prefill_num_workers="3", silicon_data_source="silicon_concurrency=30"),
+        row("f", precision="fp3"),
+        row("g", precision="nvfp4", pp_size="2"),
     )  # fmt: skip
-    a, b, c, d, e = read_serving_runs(path)
+    a, b, c, d, e, f, g = read_serving_runs(path)
     assert a.concurrency == 64 and a.deployment.tp == 4 and a.status == "predicted"
     assert a.tpot == 0.015 and a.ttft == 0.2
     assert b.status == "unknown-model" and c.status == "unknown-hardware"
@@ -114,7 +116,8 @@ def test_reading(tmp_path):
         2,
         3,
     )
-    assert predict_run(b, packaged()) is None and predict_run(c, packaged()) is None
+    assert f.status == "unknown-precision" and g.deployment.precision == "fp4" and g.deployment.replicas == 2
+    assert [predict_run(run, packaged()) for run in (b, c, f)] == [None] * 3
     found = predict_run(a, packaged())
     assert found is not None and 0.005 < found.tpot.value < 0.05
 
@@ -146,7 +149,7 @@ def test_the_held_out_part_hangs_on_the_configuration_alone(tmp_path):
     + [
         HEADS + "\n" + row(**wrong)
         for wrong in (
-            {"isl": -1}, {"isl": "nan"}, {"mode": "x"}, {"precision": "fp3"}, {"tp_size": 1.5},
+            {"isl": -1}, {"isl": "nan"}, {"mode": "x"}, {"tp_size": 1.5},
             {"tp_size": 1e9}, {"silicon_tpot_ms": 0},
         )
     ],

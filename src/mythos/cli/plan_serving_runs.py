@@ -33,12 +33,11 @@ def run_validate_serving(path: Path, factors: Path | None) -> int:
             emit(_plain(run, prediction))
         return 0
     pairs = [(run, prediction) for run, prediction in found if prediction is not None]
-    for status in ("unknown-model", "unknown-hardware"):
-        if missing := sorted(
-            {run.model if status[8:] == "model" else run.system for run in runs if run.status == status}
-        ):
-            count = sum(run.status == status for run in runs)
-            note(f"{status}: {count} rows ({', '.join(missing)[:200]})")
+    for status in sorted({run.status for run in runs} - {"predicted"}):
+        rows = [run for run in runs if run.status == status]
+        names = {"unknown-model": "model", "unknown-hardware": "system"}.get(status, "id")
+        told = ", ".join(sorted({getattr(run, names) for run in rows}))
+        note(f"{status}: {len(rows)} rows ({told[:200]})")
     _show(scores(pairs), pairs, known)
     return 0
 

@@ -16,6 +16,7 @@ from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout
 from mythos.plan.memory import Kernels, RankMemory, memory
 from mythos.plan.predict_serving import predict_serving
+from mythos.plan.predict_sums import named, predict_sum
 from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from mythos.plan.step import Step, step
 from mythos.spec import counting
@@ -46,7 +47,10 @@ class Prediction:
 
 def predict(case: Case, eff: Efficiencies) -> Prediction:
     """NoData, UnknownModel (both MythosError) or PlanError when there can be none."""
-    handler = _HANDLERS.get(case.kind)
+    summed = predict_sum(case)
+    if summed is not None:
+        return Prediction(summed, "exact")
+    handler = _HANDLERS.get(case.kind) or (_cache if "kv" in f"{case.kind} {case.metric}".lower() else None)
     if handler is None:
         raise NoData(f"nothing here predicts {case.kind!r:.40}")
     found = handler(case, eff)
@@ -113,8 +117,8 @@ def _hours(case: Case, eff: Efficiencies) -> Prediction:
     tokens = read.needed(inputs, "tokens", "training_tokens")
     config = read.shape(inputs)
     sequence = int(read.number(inputs, "seq_len", "sequence") or 4096)
-    rate = read.number(inputs, "achieved_tflops_per_gpu", "tflops_per_gpu", "model_tflops_per_gpu")
-    share = read.number(inputs, "goodput", "effective_training_time", "ettr")
+    rate = named(inputs, r"tflops\w*")
+    share = named(inputs, r"goodput\w*|effective_training_time\w*|ettr")
     if rate is not None:
         simple = "6" in str(inputs.get("convention", "")) and "attention" not in str(inputs.get("convention"))
         per_token = (

@@ -92,7 +92,10 @@ def _shape(case: Case) -> ModelConfig:
 
 def _precision(case: Case) -> ServingPrecision:
     words = str(case.inputs.get("precision") or "").lower()
-    return next((kind for word, kind in _PRECISIONS.items() if word in words), "bf16")
+    for word, kind in _PRECISIONS.items():
+        if word in words:
+            return kind
+    return "bf16"
 
 
 def _scaled(found: Estimate, by: float) -> Estimate:
