@@ -133,6 +133,15 @@ def test_a_plan_keeps_its_promise_and_has_intervals(plans):
     assert list(plans[0].counts) == sorted(plans[0].counts)
 
 
+def test_a_trickle_gets_one_small_replica():
+    plan = serve_tier(
+        OSS, H200, Traffic(1e-6, 500, 50), PROMISE, FACTORS, precision="fp4", engine_name="vllm"
+    )
+    assert plan.deployment.replicas == 1 and plan.deployment.accelerators == 1
+    assert plan.answers["replicas"].low == plan.answers["replicas"].high == 1
+    assert plan.answers["answer_price"].low > 0
+
+
 def test_five_billion_active_are_cheaper_than_seventy(plans):
     more = premium(plans[0], plans[1])
     assert 1 < more.low < more.value < more.high

@@ -110,24 +110,33 @@ def serve_tier(
             for one in options
             if (rate := _rough(config, one, part, traffic, promise, factors)) > 0
         ),
-        key=lambda pair: -pair[0],
+        key=lambda pair: _fleet(traffic.rate, pair[0] * pair[1].accelerators, pair[1]),
     )
     if not ranked and deployment is None:
         raise PlanError(
             f"No layout on {part.name} has {promise.tpot * 1e3:.3g} ms between tokens in {precision}.",
             "Promise less, or choose another accelerator, precision or speculation.",
         )
-    best: tuple[float, Deployment] | None = None
+    best: tuple[tuple[int, float], Deployment] | None = None
     for one in [one for _, one in ranked[:TRIED]] or options:
         rate, _ = _one(config, one, part, traffic, promise, factors, seed)
-        if rate > 0 and (best is None or rate / one.accelerators > best[0]):
-            best = (rate / one.accelerators, one)
+        if rate > 0 and (best is None or _fleet(traffic.rate, rate, one) < best[0]):
+            best = (_fleet(traffic.rate, rate, one), one)
     if best is None:
         raise PlanError(
             f"No layout on {part.name} gives {promise.share:.0%} a first token in {promise.ttft:.3g} s.",
             "Promise less, or choose another accelerator or precision.",
         )
     return _plan(config, best[1], part, traffic, promise, factors, requests, assume or {}, seed)
+
+
+def _fleet(rate: float, of_replica: float, one: Deployment) -> tuple[int, float]:
+    """Accelerators of whole replicas for `rate`; where alike, what one accelerator could do counts."""
+    return _whole(rate / of_replica) * one.accelerators, -of_replica / one.accelerators
+
+
+def _whole(replicas: float) -> int:
+    return max(math.ceil(replicas - 1e-9), 1)
 
 
 def layouts(config: ModelConfig, part: Hardware, base: Deployment) -> list[Deployment]:
@@ -218,7 +227,7 @@ def _plan(
     known = changed((*_uncertain(part, low, high), MARGIN), assume)
 
     plan = ServePlan(
-        deployment=replace(one, replicas=max(math.ceil(counts[1] - 1e-9), 1)),
+        deployment=replace(one, replicas=_whole(counts[1])),
         part=part,
         traffic=traffic,
         promise=promise,
@@ -237,7 +246,7 @@ def _plan(
 def outcome(plan: ServePlan, inputs: Mapping[str, Array]) -> dict[str, Array | float]:
     """Every answer from one value, or one array of draws, of each assumption."""
     logs = np.interp(np.log(inputs["step_time"]), np.log(plan.speeds), np.log(plan.counts))
-    replicas = np.ceil(np.exp(logs) - 1e-9)
+    replicas = np.maximum(np.ceil(np.exp(logs) - 1e-9), 1.0)
     size = replicas * plan.deployment.accelerators
     out: dict[str, Array | float] = {"replicas": replicas, "accelerators": size}
     money = "own" if "own" in inputs else "rent"
