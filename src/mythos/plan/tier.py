@@ -108,7 +108,7 @@ def plan_tier(
     found = None
     for _ in range(MOST_SEARCHES):
         try:
-            found = _search(tier.config, part, many, tokens * per_token, False)
+            found = _search(tier.config, part, many, tokens * per_token, explain)
         except PlanError:
             if accelerators is not None or many >= MOST:
                 raise
@@ -124,8 +124,9 @@ def plan_tier(
         many = min(MOST, many << math.ceil(math.log2(over)))
     if found is None:
         raise PlanError(f"No number of {part.name} up to {MOST:,} holds {tier.name}.", "Choose another part.")
-    if explain:
-        found = _search(tier.config, part, many, tokens * per_token, True)
+    batch = batch_sequences(tokens * per_token, many, _sequence(tier.config))
+    if batch != found.best.layout.global_batch:  # a budget of money has bought other tokens since
+        found = _search(tier.config, part, many, tokens * per_token, explain)
     told = answered(many, found, tokens)
     if bought := _bought(budget, told, accelerators is not None):
         tokens = _bounded(tokens * bought[0])
