@@ -18,6 +18,7 @@ from .conftest import Run
         (["qwen3", "--tier", "qwen3-0.6b"], None, "cannot do yet"),
         (["pocket", "--tier", "opus", "--budget", "5m"], 2, "nothing of pocket that is asked for is trained"),
         (["nano", "--budget", "soon"], 1, "'soon' is no budget"),
+        (["pocket", "--tier", "opus", "--seeds", "3"], 2, "leave --seeds out"),
     ],
 )
 def test_what_cannot_be_built_is_told_at_once(
@@ -26,6 +27,24 @@ def test_what_cannot_be_built_is_told_at_once(
     done = mythos("build", *arguments)
     assert done.returncode == code or (code is None and done.returncode)
     assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["pocket"], 1, "pocket has no tier that is trained from scratch"),
+        (["nano", "--tier", "nonsense"], 1, "nano has no tier 'nonsense'"),
+        (["nano", "--budgets", "500k,1M"], 2, "a law takes at least 3 budgets; here are 2"),
+        (["nano", "--budgets", "1M,2M,1m"], 1, "'1m' is no number of tokens"),
+        (["nano", "--tier", "sonnet"], 2, "a law takes at least 3 smaller tiers from scratch; here are 1"),
+    ],
+)
+def test_a_sweep_that_could_tell_nothing_is_refused_at_once(
+    mythos: Run, arguments: list[str], code: int, told: str
+) -> None:
+    done = mythos("sweep", *arguments)
+    assert done.returncode == code and told in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -5,6 +5,7 @@ Tiny and real.
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,39 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
     assert longer != small  # another budget: other weights
     assert make(family, "small", of(material, SMALL)) == small  # and back: what is there is current again
     assert [row for row in registered(store) if row.tier == "small"][-1].root == small
+
+
+def test_a_family_says_how_its_steps_are_cut(family: Family, material: Material) -> None:
+    """All switches at once, on experts, and they are part of what the weights follow from."""
+    cut = "train = { rows = 4, accumulate = 2, recompute = true, balance = 'bias' }"
+    text = FAMILY.replace("width = 32, bias = true } }", "width = 32, bias = true } }\n" + cut, 1)
+    told: list[Metrics] = []
+    make(parse_family(text.encode(), "steps.toml"), "large", of(material, Budget(tokens=2048 * 3), told))
+    settings = registered(Store.open(Home.open()))[-1].lineage["run"]["settings"]
+    assert (settings["rows"], settings["accumulate"], settings["recompute"]) == (4, 2, True)
+    assert settings["balance"] == "bias" and [metrics.tokens for metrics in told] == [2048, 4096, 6144]
+    assert told[-1].expert_load is not None
+
+
+def test_each_seed_is_a_tier_of_its_own_and_all_are_kept(family: Family, material: Material) -> None:
+    told: list[Metrics] = []
+    few = Budget(tokens=4096 * 3)
+    roots = [
+        make(family, "small", replace(of(material, few, told), seed=seed)) for seed in (2, 1, 0, 1, 2, 0)
+    ]
+    assert len(set(roots)) == 3 and roots[:3] == [roots[4], roots[3], roots[5]]
+    assert len(told) == 9  # each was trained once
+    assert registered(Store.open(Home.open()))[-1].root == roots[2]  # the last one asked for is in use
+
+
+def test_a_student_ends_in_its_own_words(family: Family, material: Material) -> None:
+    make(family, "large", of(material, LARGE))
+    text = FAMILY.replace("made_by.truth = 0.2", "made_by.truth = 0.2\nmade_by.on_policy = 0.5")
+    told: list[Metrics] = []
+    own = parse_family(text.encode(), "steps.toml")
+    root = make(own, "student", of(material, Budget(tokens=2048 * 4), told))
+    assert [metrics.step for metrics in told] == [1, 2, 1, 2]
+    assert make(own, "student", of(material, Budget(tokens=2048 * 4), told)) == root and len(told) == 4
 
 
 def test_a_revoked_root_is_not_given_a_new_decision(family: Family, material: Material) -> None:

@@ -111,3 +111,25 @@ def test_any_bytes_are_a_family_or_a_family_error(data: bytes, at: int, cut: int
             parse_family(text, "f.toml")
         except FamilyError as error:
             assert error.cure
+
+
+def test_how_a_step_is_cut_is_shared_and_overridden() -> None:
+    shared = POCKET.replace(b"[sampling]", b"[train]\nrows = 8\nrecompute = true\n\n[sampling]", 1)
+    first = shared.replace(b"config = { layers = 10 }", b"config = { layers = 10 }\ntrain = { rows = 2 }", 1)
+    assert first != shared != POCKET
+    steps = [tier.train for tier in parse_family(first, "pocket.toml").tiers]
+    assert [(step.rows, step.recompute, step.accumulate) for step in steps] == [(2, True, 1)] + [
+        (8, True, 1)
+    ] * 3
+    for wrong, said in ((b"rows = 0", "one batch of one row"), (b"balance = 'loss'", "'quantile', 'bias'")):
+        with pytest.raises(FamilyError, match=said):
+            parse_family(shared.replace(b"rows = 8", wrong, 1), "pocket.toml")
+
+
+def test_a_student_may_speak_its_own_words() -> None:
+    own = POCKET.replace(b"truth = 0.2 }", b"truth = 0.2, on_policy = 0.25 }", 1)
+    haiku, sonnet = parse_family(own, "pocket.toml").tiers[:2]
+    assert dict(haiku.made_by.options)["on_policy"] == 0.25
+    assert "on_policy" not in dict(sonnet.made_by.options)
+    with pytest.raises(FamilyError, match="on_policy between 0 and 1"):
+        parse_family(own.replace(b"0.25", b"1.25", 1), "pocket.toml")

@@ -3,31 +3,30 @@ is damaged.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mythos.cli.forecasts import beside
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.models import buildable, made_by, row
 from mythos.cli.naming import chosen_tier
-from mythos.cli.output import CommandError, Exit, amount, emit, json_wanted, note, table
+from mythos.cli.output import CommandError, Exit, emit, json_wanted, note
 from mythos.cli.progress import progress
+from mythos.cli.rungs import Rung, over_seeds, rungs, show_rungs
+from mythos.cli.training import give_way, prepared, reporter
 from mythos.records.principal import OPERATOR
-from mythos.spec.counting import active_parameters, parameters
 from mythos.spec.family import TRAINED, Family, Tier, TierState
 from mythos.spec.load import load_family, packaged_families
 from mythos.train.settings import Budget, parse_budget
 
 if TYPE_CHECKING:
-    from mythos.train.build import Training
-    from mythos.train.material import Material
+    from mythos.train.run import Training
 
 DEFAULT_BUDGET = "45m"
-REFUSALS = ("made from", "harmful declined", "fair declined")
 
 
-def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None) -> int:
+def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None, seeds: int = 1) -> int:
     records = open_records()
     if name is not None and (name in packaged_families() or name.endswith(".toml")):
         family_name = name
@@ -46,37 +45,51 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
         chosen = _missing(records, family)
     whole = parse_budget(budget or DEFAULT_BUDGET)
     trained = [t for t in chosen if t.made_by.kind in TRAINED or (budget and t.made_by.kind == "experts")]
-    if budget is not None and not trained:
+    if not trained and (budget is not None or seeds > 1):
+        option = "--budget" if budget is not None else "--seeds"
         raise CommandError(
-            f"nothing of {family.name} that is asked for is trained", "leave --budget out", Exit.USAGE
+            f"nothing of {family.name} that is asked for is trained", f"leave {option} out", Exit.USAGE
         )
-    if trained:
-        give_way()  # before anything starts threads: they have the priority that they begin with
-    training = None
-    for tier in chosen:
-        if tier in trained and training is None:  # not before: the data need the tokenizer of what is fetched
-            training = _training(records, family, trained, whole)
-        build(records, family, tier, training(tier) if training and tier in trained else None)
-    names = [tier.name for tier in chosen]
+    if not trained:
+        for tier in chosen:
+            build(records, family, tier)
+        return _told(records, family, chosen, [], [])
+    give_way()  # before anything starts threads: they have the priority that they begin with
+    found: list[Rung] = []
+    training = _training(records, family, trained, whole)
+    for seed in reversed(range(seeds)):  # the first one last: it is the one that stays in use
+        for tier in chosen:
+            build(records, family, tier, training(tier, seed) if tier in trained else None)
+        state = standing(records, family).family
+        _draw(records, family, trained, training, seed)
+        found = rungs(records, state, training(trained[0], seed).material, seed) + found
+    ahead = beside(records, family, {tier.name: training(tier, 0) for tier in trained}, found)
+    return _told(records, family, chosen, found, ahead)
+
+
+def _told(
+    records: Records, family: Family, chosen: list[Tier], found: "list[Rung]", ahead: list[dict[str, Any]]
+) -> int:
     state = standing(records, family).family
-    ladder = _ladder(records, state, training(trained[0]).material) if training and trained else []
-    if training:
-        _draw(records, family, trained, training)
     if json_wanted():
-        emit({"family": family.name, "built": [row(state.tier(one)) for one in names], "ladder": ladder})
-    elif not names:
-        note("nothing to build")
-    for one in names:
-        note(f"{family.name}/{one} is built: root {(state.tier(one).root or '')[:12]}")
-    if ladder and not json_wanted():
-        heads = [head for head in ladder[0] if head not in REFUSALS]
-        table(heads, [[line[head] for head in heads] for line in ladder])
-        table(["tier", *REFUSALS], [[line[head] for head in ("tier", *REFUSALS)] for line in ladder])
-        note(
-            "bits per byte of held-out text; gain: what is saved against the tier before, "
-            "mean of the domains, 95% interval; declined: of 80 harmful and 80 fair prompts, "
-            "on topics that no tier was taught, as a program judges, 95% interval"
+        several = len({rung.seed for rung in found}) > 1
+        emit(
+            {
+                "family": family.name,
+                "built": [row(state.tier(tier.name)) for tier in chosen],
+                "ladder": [{"seed": rung.seed} | rung.line() for rung in found],
+                "over_seeds": over_seeds(found) if several else [],
+                "forecasts": ahead,
+            }
         )
+    elif not chosen:
+        note("nothing to build")
+    for tier in chosen:
+        note(f"{family.name}/{tier.name} is built: root {(state.tier(tier.name).root or '')[:12]}")
+    if found and not json_wanted():
+        show_rungs(found)
+        for line in ahead:
+            note(line["text"])
     return 0
 
 
@@ -115,38 +128,28 @@ def _checked(family: Family, tier_name: str) -> Tier:
 
 def _training(
     records: Records, family: Family, trained: list[Tier], whole: Budget
-) -> "Callable[[Tier], Training]":
+) -> "Callable[[Tier, int], Training]":
     """What the training of each tier takes. The tiers that are trained share the budget as the
     family says.
     """
-    from mythos.cli.training import compiler, reporter
-    from mythos.data.train_tokenizer import CHAT_TEMPLATE
-    from mythos.evaluate.items import evaluation_items
-    from mythos.store.answering import Idle
-    from mythos.train.build import Training
-    from mythos.train.material import material, own_tokenizer
+    from mythos.train.run import Training
 
-    with progress(f"{family.name}: data") as report:
-        fetched = [tier for tier in family.tiers if tier.made_by.kind == "fetch"]
-        if fetched:
-            tokenizer, template = _tokenizer_of(records, family, fetched[0])
-        else:
-            vocab = family.tiers[0].config.vocab
-            tokenizer, template = own_tokenizer(records.home, family.name, vocab, report), CHAT_TEMPLATE
-        stuff = material(records.home, family.name, tokenizer, template, evaluation_items, report)
+    stuff, idle, compiled = prepared(records, family)
 
-    idle, compiled = Idle(records.home), compiler(records.home)
-
-    def training(tier: Tier) -> Training:
+    def training(tier: Tier, seed: int) -> Training:
         shares = {one.name: float(dict(one.made_by.options)["share"]) for one in trained}
         part = _part(whole, shares[tier.name] / sum(shares.values()))
-        return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), idle, compiled)
+        return Training(stuff, part, reporter(f"{family.name}/{tier.name}"), idle, compiled, seed)
 
     return training
 
 
 def _draw(
-    records: Records, family: Family, trained: list[Tier], training: "Callable[[Tier], Training]"
+    records: Records,
+    family: Family,
+    trained: list[Tier],
+    training: "Callable[[Tier, int], Training]",
+    seed: int,
 ) -> None:
     """The loss of each tier that was trained, over its tokens, in one picture; what became of its pairs."""
     from mythos.train.build import run_of
@@ -155,7 +158,7 @@ def _draw(
 
     runs = {}
     for tier in trained:
-        run = run_of(records.home, records.store, family, tier, training(tier))
+        run = run_of(records.home, records.store, family, tier, training(tier, seed))
         for place in sorted(run.glob("**/metrics.jsonl")):
             part = place.parent.name if place.parent != run else ""
             if part != "dpo":  # whose loss is of pairs, not of tokens
@@ -176,23 +179,6 @@ def _draw(
     note(f"curves: {picture}")
 
 
-def _tokenizer_of(records: Records, family: Family, tier: Tier) -> tuple[bytes, str]:
-    """Tokenizer and chat template of a tier that is fetched, which is built first if it is not there."""
-    from mythos.gate.authorize import authorize
-    from mythos.model.weights_dir import TEMPLATE, TOKENIZER, read_weights
-    from mythos.records.permit import Action, Refusal
-    from mythos.store.weights_key import weights_keyring
-
-    build(records, family, tier)
-    now = records.clock.now()
-    answer = authorize(standing(records, family), OPERATOR, Action.LOAD, tier.name, "training", now)
-    if isinstance(answer, Refusal):
-        raise CommandError(f"{tier.name} cannot be used: {answer.message}", f"mythos build {tier.name}")
-    directory = records.home.weights_dir(answer.root)
-    files = read_weights(directory, weights_keyring(records.home), answer.root).files
-    return files[TOKENIZER], files[TEMPLATE].decode()
-
-
 def in_order(tiers: list[Tier]) -> list[Tier]:
     """Parents first, else as the family has them."""
     done: list[Tier] = []
@@ -208,59 +194,3 @@ def _part(budget: Budget, share: float) -> Budget:
         return replace(budget, tokens=max(1, round(budget.tokens * share)))
     assert budget.seconds is not None
     return replace(budget, seconds=budget.seconds * share)
-
-
-def give_way() -> None:
-    """All else on this machine goes first."""
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
-
-
-def _tasks(records: Records, family: Family, tier: Tier) -> str:
-    """Share of reasoning_gym's questions that the tier answers rightly, with the exact 95% interval."""
-    from mythos.evaluate.run import run_suite
-    from mythos.gate.bounds import lower, upper
-    from mythos.records.evidence import Outcome
-
-    place = records.home.path / "runs" / "quality" / f"{(tier.root or '')[:16]}-tasks"
-    with progress(f"{tier.name}: tasks") as report:
-        result = run_suite(
-            records.home, records.store, records.clock, OPERATOR, family, tier.name, "reasoning_gym", "chat",
-            place, progress=report,
-        )  # fmt: skip
-    right, count = sum(one.outcome is Outcome.SUCCESS for one in result.samples), len(result.samples)
-    low, high = lower(right, count, 0.975), upper(right, count, 0.975)
-    return f"{right / count:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _ladder(records: Records, family: Family, stuff: "Material") -> list[dict[str, Any]]:
-    """One line for each tier that is built: size, bits per byte of each domain, gain over the tier before."""
-    from mythos.train.behaviour import measure_refusals, record_refusals, share
-    from mythos.train.ladder import measure, step_up
-
-    lines, before, declined = [], None, {}
-    with progress(family.name) as report:
-        for tier in family.tiers:
-            if tier.state is not TierState.BUILT:
-                before = None
-                continue
-            here = (records.home, records.store, records.clock, OPERATOR, family, tier)
-            quality = measure(*here, stuff.held_out, report)
-            declined[tier.name] = of = measure_refusals(*here, report)
-            line: dict[str, Any] = {
-                "tier": tier.name,
-                "parameters": amount(parameters(tier.config)),
-                "active": amount(active_parameters(tier.config)),
-            }
-            line |= {name: f"{prediction.bits_per_byte:.4f}" for name, prediction in quality.items()}
-            gain = step_up(quality, before) if before else None
-            line["reasoning tasks"] = _tasks(records, family, tier)
-            line["gain"] = f"{gain[0]:.4f} [{gain[1]:.4f}, {gain[2]:.4f}]" if gain else ""
-            shares = (share(of.declined, of.harmful), share(of.fair_declined, of.fair))
-            line |= dict(zip(REFUSALS, (", ".join(tier.parents), *shares), strict=True))
-            lines.append(line)
-            before = quality
-    record_refusals(records.store, records.clock, OPERATOR, family, declined)
-    return lines

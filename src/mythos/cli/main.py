@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -120,6 +121,7 @@ def build(
         str | None,
         typer.Option(help="Of all training that is asked for: 45m, 2h, 50M-tokens. Default: 45m."),
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Train so many times, each with --budget.")] = 1,
     json: Json = False,
 ) -> int:
     """Make the weights of a family or a tier, or make them good again.
@@ -128,7 +130,34 @@ def build(
     """
     from mythos.cli.build import run
 
-    return run(name, tier, family, budget)
+    return run(name, tier, family, budget, seeds)
+
+
+@app.command()
+def sweep(
+    family: FamilyArgument = "nano",
+    budgets: Annotated[
+        str, typer.Option(metavar="TOKENS,...", help="Of each run; three at least.")
+    ] = "500k,1M,2M",
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Runs of each size and budget.")] = 1,
+    tier: Annotated[
+        str | None, typer.Option(help="To foresee; default: the last that is trained from scratch.")
+    ] = None,
+    planned: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Its budget; default: the largest of --budgets.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The runs as CSV; default: in MYTHOS_HOME/runs.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Train a family's smaller tiers at several budgets, fit a law, and foresee the largest tier.
+
+    The forecast is signed and logged, for `mythos build` to set its outcome beside it.
+    """
+    from mythos.cli.sweep import run
+
+    return run(family, budgets, seeds, tier, planned, out)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def run_fit(
         emit({"fits": [_plain(*one) for one in found]})
         return 0
     for one in found:
-        _show(*one)
+        show_fit(*one)
     return 0
 
 
@@ -61,7 +61,10 @@ def _plain(
     }
 
 
-def _show(name: dict[str, str], fitted: ScalingFit, forecasts: list[Forecast], splits: list[Split]) -> None:
+def show_fit(
+    name: dict[str, str], fitted: ScalingFit, forecasts: list[Forecast], splits: list[Split]
+) -> None:
+    """The tables of one fit, on stdout."""
     share = f"{fitted.confidence:.0%} interval"
     table(["coefficient", "value", share], _coefficients(fitted), _titled(name, f"{fitted.runs} runs"))
     if forecasts:

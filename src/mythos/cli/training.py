@@ -6,11 +6,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mythos.cli.output import amount, note
+from mythos.cli.local import Records, standing
+from mythos.cli.output import CommandError, amount, note
+from mythos.cli.progress import progress
+from mythos.records.principal import OPERATOR
+from mythos.spec.family import Family, Tier
 from mythos.store.home import Home, private_directory
 
 if TYPE_CHECKING:
+    from mythos.store.answering import Idle
     from mythos.train.loop import Metrics
+    from mythos.train.material import Material
 
 EVERY = 10.0  # seconds between lines
 
@@ -48,3 +54,51 @@ def compiler(home: Home) -> bool:
         return True
     note("no C++ compiler (g++): training without torch.compile, at about two thirds of the speed")
     return False
+
+
+def prepared(records: Records, family: Family) -> "tuple[Material, Idle, bool]":
+    """The family's material, made where it is missing; what waits for a server; whether blocks are compiled.
+
+    A tier that is fetched is built first: its tokenizer is the family's.
+    """
+    from mythos.data.train_tokenizer import CHAT_TEMPLATE
+    from mythos.evaluate.items import evaluation_items
+    from mythos.store.answering import Idle
+    from mythos.train.material import material, own_tokenizer
+
+    with progress(f"{family.name}: data") as report:
+        fetched = [tier for tier in family.tiers if tier.made_by.kind == "fetch"]
+        if fetched:
+            tokenizer, template = _tokenizer_of(records, family, fetched[0])
+        else:
+            vocab = family.tiers[0].config.vocab
+            tokenizer, template = own_tokenizer(records.home, family.name, vocab, report), CHAT_TEMPLATE
+        stuff = material(records.home, family.name, tokenizer, template, evaluation_items, report)
+    return stuff, Idle(records.home), compiler(records.home)
+
+
+def _tokenizer_of(records: Records, family: Family, tier: Tier) -> tuple[bytes, str]:
+    """Tokenizer and chat template of a tier that is fetched, which is built first if it is not there."""
+    from mythos.gate.authorize import authorize
+    from mythos.model.weights_dir import TEMPLATE, TOKENIZER, read_weights
+    from mythos.records.permit import Action, Refusal
+    from mythos.store.weights_key import weights_keyring
+    from mythos.train.build import build_tier
+
+    with progress(f"{family.name}/{tier.name}") as report:
+        build_tier(records.home, records.store, records.clock, OPERATOR, family, tier, report)
+    now = records.clock.now()
+    answer = authorize(standing(records, family), OPERATOR, Action.LOAD, tier.name, "training", now)
+    if isinstance(answer, Refusal):
+        raise CommandError(f"{tier.name} cannot be used: {answer.message}", f"mythos build {tier.name}")
+    directory = records.home.weights_dir(answer.root)
+    files = read_weights(directory, weights_keyring(records.home), answer.root).files
+    return files[TOKENIZER], files[TEMPLATE].decode()
+
+
+def give_way() -> None:
+    """All else on this machine goes first."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)

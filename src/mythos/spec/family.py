@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from mythos.spec.config import ModelConfig
 
@@ -41,6 +42,20 @@ class MadeBy:
     options: tuple[tuple[str, str | int | float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a training step of a tier is cut, where the family says so. ValueError when that is nothing."""
+
+    rows: int | None = None  # of a batch; None: 16 from scratch, else 4
+    accumulate: int = 1  # batches of a step
+    recompute: bool = False  # keep no activations inside a block: less memory, more time
+    balance: Literal["quantile", "bias"] = "quantile"  # of experts with a selection bias
+
+    def __post_init__(self) -> None:
+        if (self.rows is not None and self.rows < 1) or self.accumulate < 1:
+            raise ValueError("a step takes at least one batch of one row")
+
+
 TRAINED = ("pretrain", "distil")  # kinds that need a budget; `experts` may have one
 STAGES = ("sft", "dpo")  # what may follow, in this order: conversations, pairs of answers
 
@@ -59,6 +74,7 @@ class Tier:
     sampling: SamplingDefaults
     context: int  # tokens served, prompt and answer together
     max_output: int
+    train: Step = Step()
     root: str | None = None
     state: TierState = TierState.DECLARED
 

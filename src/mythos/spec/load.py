@@ -1,6 +1,7 @@
 """Reading a family file (TOML), strictly.
 
-Top-level tables `config` and `sampling` hold what the tiers share; a tier's own override them key by key.
+Top-level tables `config`, `sampling` and `train` hold what the tiers share; a tier's own override them key by
+key.
 """
 
 import re
@@ -13,16 +14,17 @@ from typing import Any
 from mythos.records.errors import MythosError
 from mythos.records.table import check_keys, from_table
 from mythos.spec.config import ModelConfig
-from mythos.spec.family import STAGES, TRAINED, Family, MadeBy, Price, SamplingDefaults, Tier
+from mythos.spec.family import STAGES, TRAINED, Family, MadeBy, Price, SamplingDefaults, Step, Tier
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UNPINNED = "unpinned"  # a hub revision nobody has pinned yet; such a tier cannot be built
 
-FAMILY_KEYS = ["name", "description", "licence", "config", "sampling", "tiers"]
+FAMILY_KEYS = ["name", "description", "licence", "config", "sampling", "train", "tiers"]
 TIER_KEYS = [
     "name", "description", "made_by", "parents", "price", "context", "max_output", "config", "sampling",
+    "train",
 ]  # fmt: skip
 # What each way of making a tier must state beside `source`, and the type of it.
 OPTIONS: dict[str, dict[str, type]] = {
@@ -33,6 +35,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "hub": {"revision": str},
     "planned": {"tokens": float},  # never built: what it would take is for `mythos plan`
 }
+MAY: dict[str, dict[str, type]] = {"distil": {"on_policy": float}}  # and what it may state
 SHARING = (*TRAINED, "experts")  # kinds that share a budget
 
 
@@ -123,6 +126,7 @@ def _tier(table: Any, where: str, family: str, shared: Mapping[str, Any]) -> Tie
         sampling=from_table(SamplingDefaults, _merged(shared, table, "sampling", where), f"{where}.sampling"),
         context=_count(table, "context", where),
         max_output=_count(table, "max_output", where),
+        train=from_table(Step, _merged(shared, table, "train", where), f"{where}.train"),
     )
     _check_numbers(tier, where)
     return tier
@@ -132,6 +136,7 @@ def _made_by(table: Any, where: str) -> MadeBy:
     if not isinstance(table, Mapping) or table.get("kind") not in OPTIONS:
         raise MythosError(f"{where} should be a table whose kind is one of {', '.join(OPTIONS)}.")
     kind, options = table["kind"], OPTIONS[table["kind"]]
+    options = options | {key: of_type for key, of_type in MAY.get(kind, {}).items() if key in table}
     if kind in SHARING:
         options = options | {stage: float for stage in STAGES if stage in table}
     check_keys(table, ["kind", "source", *options], where)
@@ -151,11 +156,12 @@ def _made_by(table: Any, where: str) -> MadeBy:
         and table["optimiser"] in ("adamw", "muon")
         and 0 < table["learning_rate"] < 1
         and 0 <= table.get("truth", 0.0) <= 1
+        and 0 <= table.get("on_policy", 0.0) <= 1
         and table.get("prune", "depth") in ("depth", "width")
     ):
         raise MythosError(
             f"{where} needs a share of the budget and a learning_rate between 0 and 1, an optimiser (adamw, "
-            'muon), and for distil prune = "depth" or "width" and a share of truth between 0 and 1.'
+            'muon), and for distil prune = "depth" or "width" and truth and on_policy between 0 and 1.'
         )
     if kind == "planned" and not 1e6 <= table["tokens"] <= 1e16:
         raise MythosError(f"{where}.tokens should be from 1e6 to 1e16.")

@@ -1,7 +1,8 @@
 """What a step learns from: packed rows and, for every token, the targets that count and how much.
 
 Every way of training is a choice of targets and weights: the next token (pretraining; answers only in chats),
-a teacher's likely tokens, the tokens of a preferred and of a rejected answer.
+a teacher's likely tokens, the tokens of a preferred and of a rejected answer; or the teachers themselves, on
+what the student said.
 
 Shape letters: R rows of L tokens, T = R * L token rows, A targets per token, P pairs
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from mythos.data.corpus import Corpus
 from mythos.data.mix import Mixture
 from mythos.train.forward import Packed
+from mythos.train.reverse_kl import Teacher
 from mythos.train.settings import TrainSettings
 
 
@@ -37,6 +39,8 @@ class Preference:
 class Batch:
     """Targets below 0 count nothing. The loss of a step is divided by the sum of its batches' `count`.
 
+    With `teachers` nothing is a target: the loss is the reverse KL divergence from them (`reverse_kl`), where
+    the weights, (T, 1), are not 0.
     With a `preference` the weights follow from it (`preference.preference_loss`), and pairs are counted.
     """
 
@@ -45,6 +49,7 @@ class Batch:
     weights_TA: Tensor
     count: int
     preference: Preference | None = None
+    teachers: tuple[Teacher, ...] = ()
 
 
 Batches = Callable[[int, int], Batch]

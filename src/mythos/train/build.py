@@ -37,6 +37,7 @@ from mythos.spec.family import TRAINED, Family, Tier
 from mythos.spec.load import UNPINNED
 from mythos.store.copies import add_copy, reconcile, remove_copy, weights_place
 from mythos.store.db import Store
+from mythos.store.forecasts import begin_training, outcome_of
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, register, registered
@@ -75,13 +76,15 @@ def build_tier(
     require_operator(principal)
     if tier.made_by.kind not in BUILT_HERE:
         raise _not_built_yet(tier)
-    with _alone(home, progress):
+    with alone(home, progress):
         remove_leftovers(home.path / "weights")
         keyring = weights_keyring(home)
         parents = _parents(home, store, clock, principal, family, tier)
         lineage = _lineage(tier, parents, training)
         root = _sound_root(home, store, keyring, family, tier, lineage)
         if root is None:
+            if training is not None:
+                log_beginning(home, store, clock, principal, tier, lineage["run"])
             root = _make(home, keyring, tier, parents, progress, training)
         roots = [row.root for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
         if not _has_decision(home, store, family, tier, root) or roots[-1:] != [root]:
@@ -97,7 +100,15 @@ def run_of(home: Home, store: Store, family: Family, tier: Tier, training: Train
     """The directory of the run that `build_tier` trains the tier in: its metrics, its checkpoint."""
     parents = {row.tier: row.root for row in registered(store) if row.family == family.name}
     used = {name: parents[name] for name in tier.parents}
-    return run_directory(home, tier, run_facts(tier, used, training.material, training.budget))
+    return run_directory(home, tier, run_facts(tier, used, training))
+
+
+def log_beginning(
+    home: Home, store: Store, clock: Clock, principal: Principal, tier: Tier, run: Mapping[str, Any]
+) -> None:
+    """Says in the log that a run of these facts begins: what is foreseen of it later comes too late."""
+    if outcome := outcome_of(tier.family, tier.name, run):
+        begin_training(store, clock, principal, outcome, run_directory(home, tier, run).name)
 
 
 def _parents(
@@ -146,7 +157,7 @@ def _not_built_yet(tier: Tier) -> BuildError:
 
 
 @contextmanager
-def _alone(home: Home, progress: Progress) -> Iterator[None]:
+def alone(home: Home, progress: Progress) -> Iterator[None]:
     """Holds the lock of all builds in `home`. The system frees it when the process ends, however it ends."""
     descriptor = os.open(home.cache / "build.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -168,8 +179,9 @@ def _sound_root(
     Those that an earlier version left unencrypted are encrypted where they lie.
     """
     rows = [row for row in registered(store) if (row.family, row.tier) == (family.name, tier.name)]
-    compared = ["parents", "run"] if "run" in lineage else ["parents"]
-    if not rows or any(rows[-1].lineage.get(key, {}) != lineage.get(key, {}) for key in compared):
+    if "run" in lineage:  # of several seeds, say, each may be there
+        rows = [row for row in rows if row.lineage.get("run") == lineage["run"]]
+    if not rows or rows[-1].lineage.get("parents", {}) != lineage.get("parents", {}):
         return None
     directory = home.weights_dir(rows[-1].root)
     try:
@@ -315,5 +327,5 @@ def _lineage(tier: Tier, parents: Mapping[str, str], training: Training | None) 
     if parents:
         facts["parents"] = dict(parents)
     if training is not None:
-        facts["run"] = run_facts(tier, parents, training.material, training.budget)
+        facts["run"] = run_facts(tier, parents, training)
     return facts | {"form": FORM, "converter": f"mythos {__version__}"}

@@ -85,6 +85,10 @@ def step_up(better: Quality, worse: Quality, seed: int = 0) -> tuple[float, floa
 def _place(home: Home, root: str, held_out: Mapping[str, Corpus]) -> Path:
     private_directory(home.path / "runs")
     private_directory(home.path / "runs" / "quality")
+    return home.path / "runs" / "quality" / f"{root[:16]}-{rule_digest(held_out)[:16]}.json"
+
+
+def rule_digest(held_out: Mapping[str, Corpus]) -> str:
+    """SHA-256 of what is measured on and how: figures compare when it is the same."""
     rule = [RULE, *(corpus.digest for corpus in held_out.values())]
-    digest = hashlib.sha256(" ".join(rule).encode()).hexdigest()
-    return home.path / "runs" / "quality" / f"{root[:16]}-{digest[:16]}.json"
+    return hashlib.sha256(" ".join(rule).encode()).hexdigest()

@@ -26,11 +26,13 @@ from mythos.train.loss import weighted_cross_entropy
 from mythos.train.machine import matmul_peak
 from mythos.train.optim import Optimiser
 from mythos.train.preference import preference_loss
+from mythos.train.reverse_kl import reverse_kl
 from mythos.train.settings import Budget, TrainError, TrainSettings, rate_factor
 from mythos.train.weights import computing
 
 METRICS = "metrics.jsonl"
 CHECKPOINT_SECONDS = 300.0
+FORM = 2  # of a checkpoint's tensors: one of another form belongs to another version
 PATIENCE = 10  # steps in a row whose gradient is not finite before the run is given up
 
 
@@ -96,7 +98,8 @@ def train(
     run is stopped.
     """
     private_directory(run)
-    facts = json.loads(json.dumps({"inputs": inputs, "settings": asdict(settings), "budget": asdict(budget)}))
+    facts = {"inputs": inputs, "settings": asdict(settings), "budget": asdict(budget), "form": FORM}
+    facts = json.loads(json.dumps(facts))  # as it is read back: no tuples
     optimiser, state = Optimiser(model, settings), _State()  # masters first: what is computed with is rounded
     computing(model)
     if found := load_checkpoint(run, keyring):
@@ -191,7 +194,9 @@ def _gradient(
         paused += pause()
         x_TD, of = trainee.hidden(part.packed)
         head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
-        if part.preference is None:
+        if part.teachers:
+            loss = reverse_kl(x_TD, head_VD, part.teachers, weights_TA[:, 0]) / count
+        elif part.preference is None:
             loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
         else:
             loss = preference_loss(x_TD, head_VD, part, compiled) / count

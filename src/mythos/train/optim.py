@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mythos.train.muon import move
 from mythos.train.settings import TrainSettings
 
 
@@ -15,20 +16,22 @@ class Optimiser:
     """The float32 masters of the parameters that are trained (`requires_grad`) and what moves them.
 
     Call `collect` after the backward of each batch of a step, and `step` once all are in. AdamW is that of
-    Loshchilov and Hutter (arXiv 1711.05101), Muon that of Jordan et al. 2024; both are torch's.
+    Loshchilov and Hutter (arXiv 1711.05101), Muon that of Jordan et al. 2024; both are torch's, but for
+    stacked experts (`muon`).
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
         self._settings = settings
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
-        # Muon takes matrices only: each expert's is one.
-        self._matrices = {
-            name: list(master.unbind()) if master.dim() == 3 else [master]
+        inside = {
+            name: master
             for name, master in self.masters.items()
             if settings.optimiser == "muon" and _inside_block(name)
         }
-        others = [(name, master) for name, master in self.masters.items() if name not in self._matrices]
+        self._matrices = {name: master for name, master in inside.items() if master.dim() == 2}
+        self._momenta = {n: torch.zeros_like(master) for n, master in inside.items() if master.dim() == 3}
+        others = [(name, master) for name, master in self.masters.items() if name not in inside]
         groups = [
             {"params": [master for _, master in others if master.dim() >= 2]},
             {"params": [master for _, master in others if master.dim() < 2], "weight_decay": 0.0},
@@ -41,8 +44,8 @@ class Optimiser:
             weight_decay=decay,
             fused=True,
         )
-        parts = [part for parts in self._matrices.values() for part in parts]
-        self._muon = torch.optim.Muon(parts, lr=settings.matrix_rate, weight_decay=decay) if parts else None
+        matrices = list(self._matrices.values())
+        self._muon = torch.optim.Muon(matrices, settings.matrix_rate, decay) if matrices else None
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -72,28 +75,26 @@ class Optimiser:
         return norm
 
     def _move(self, factor: float) -> None:
-        for name, parts in self._matrices.items():
-            grad = self.masters[name].grad
-            for index, part in enumerate(parts):
-                part.grad = grad if grad is None or part is self.masters[name] else grad[index]
-        rates = ((self._adam, self._settings.learning_rate), (self._muon, self._settings.matrix_rate))
-        for optimiser, rate in rates:
+        settings = self._settings
+        for optimiser, rate in ((self._adam, settings.learning_rate), (self._muon, settings.matrix_rate)):
             if optimiser is not None:
                 for group in optimiser.param_groups:
                     group["lr"] = rate * factor
                 optimiser.step()
+        for name, momentum in self._momenta.items():
+            master = self.masters[name]
+            if master.grad is not None:
+                move(master, master.grad, momentum, settings.matrix_rate * factor, settings.weight_decay)
         for name, parameter in self._parameters.items():
             parameter.copy_(self.masters[name])
-        for parts in self._matrices.values():
-            for part in parts:
-                part.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name: what `restore` needs to go on exactly."""
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
-        for label, optimiser, tensor in self._owners():
-            for key, value in optimiser.state.get(tensor, {}).items():
-                tensors[f"{key}.{label}"] = value
+        tensors |= {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
+        for name, master in self.masters.items():
+            for key, value in self._owner(name).state.get(master, {}).items():
+                tensors[f"{key}.{name}"] = value
         return tensors
 
     @torch.no_grad()
@@ -102,21 +103,17 @@ class Optimiser:
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             self._parameters[name].copy_(master)
-        for label, optimiser, tensor in self._owners():
-            keys = ("momentum_buffer",) if optimiser is self._muon else ("step", "exp_avg", "exp_avg_sq")
-            found = {key: tensors[f"{key}.{label}"] for key in keys if f"{key}.{label}" in tensors}
+            if name in self._momenta:
+                self._momenta[name].copy_(tensors[f"momentum.{name}"])
+                continue
+            keys = ("momentum_buffer",) if name in self._matrices else ("step", "exp_avg", "exp_avg_sq")
+            found = {key: tensors[f"{key}.{name}"] for key in keys if f"{key}.{name}" in tensors}
             if found:
-                optimiser.state[tensor] = {key: value.clone() for key, value in found.items()}
+                self._owner(name).state[master] = {key: value.clone() for key, value in found.items()}
 
-    def _owners(self) -> list[tuple[str, torch.optim.Optimizer, Tensor]]:
-        owners: list[tuple[str, torch.optim.Optimizer, Tensor]] = []
-        for name, master in self.masters.items():
-            if name not in self._matrices:
-                owners.append((name, self._adam, master))
-            elif self._muon is not None:
-                parts = enumerate(self._matrices[name])
-                owners += [(f"{name}.{index}", self._muon, part) for index, part in parts]
-        return owners
+    def _owner(self, name: str) -> torch.optim.Optimizer:
+        """torch's optimiser of a parameter; that of an expert's keeps nothing of it."""
+        return self._muon if self._muon is not None and name in self._matrices else self._adam
 
 
 def _inside_block(name: str) -> bool:

@@ -24,10 +24,10 @@ from mythos.store.home import Home, private_directory, write_private
 from mythos.train.batch import Batch, Batches, mixed
 from mythos.train.distil import distilling
 from mythos.train.experts import expand
-from mythos.train.material import Material
+from mythos.train.on_policy import on_policy, sampler
 from mythos.train.prune import channel_importance, layers_to_keep, without_channels, without_layers
 from mythos.train.run import Run, Training
-from mythos.train.settings import Budget, TrainError, TrainSettings
+from mythos.train.settings import TrainError, TrainSettings
 from mythos.train.stages import CHATS, only_mlps, run_stages, stage_facts, stage_shares
 from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
 
@@ -38,37 +38,41 @@ DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
 EXPERT_SHARE = 0.2  # of the budget, for each; the rest trains router and experts together
 MERGED = "merged"  # the subdirectory of that last part
+OWN_WORDS = "on-policy"  # the subdirectory of a student's last part
 
 
 def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
     """The settings under which a tier is trained."""
     options: Mapping[str, Any] = dict(tier.made_by.options)
-    small = tier.made_by.kind == "pretrain"
+    small, step = tier.made_by.kind == "pretrain", tier.train
     return TrainSettings(
-        rows=16 if small else 4,
+        rows=step.rows or (16 if small else 4),
         length=256 if small else 512,
+        accumulate=step.accumulate,
         optimiser=options["optimiser"],
         learning_rate=options["learning_rate"],
-        balance="quantile" if tier.config.moe and tier.config.moe.bias else "none",
+        balance=step.balance if tier.config.moe and tier.config.moe.bias else "none",
+        recompute=step.recompute,
         seed=seed,
     )
 
 
-def run_facts(tier: Tier, parents: Mapping[str, str], material: Material, budget: Budget) -> dict[str, Any]:
+def run_facts(tier: Tier, parents: Mapping[str, str], training: Training) -> dict[str, Any]:
     """All that the weights of the tier follow from, as it stands in their lineage. `parents`: their roots."""
+    material = training.material
     facts = {
         "config": asdict(tier.config),
         "made_by": {"kind": tier.made_by.kind, **dict(tier.made_by.options)},
         "parents": dict(parents),
-        "settings": asdict(recipe(tier)),
-        "budget": asdict(budget),
+        "settings": asdict(recipe(tier, training.seed)),
+        "budget": asdict(training.budget),
         "data": {name: material.train[name].digest for name in corpora_of(tier)},
         "weights": _weights(tier),
         "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS} if tier.made_by.kind == "experts" else {},
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
-    if stages := stage_facts(tier, recipe(tier)):
+    if stages := stage_facts(tier, recipe(tier, training.seed)):
         facts["stages"] = stages
     return json.loads(json.dumps(facts))  # as it is read back: no tuples
 
@@ -115,11 +119,11 @@ def train_tier(
                 "Give the family one tier that is fetched, or the same tokenizer to all.",
             )
     roots = {name: files.root for name, files in parents.items()}
-    facts = run_facts(tier, roots, training.material, training.budget)
+    facts = run_facts(tier, roots, training)
     place = run_directory(home, tier, facts)
     private_directory(place.parent)
     private_directory(place)
-    run = Run(place, keyring, recipe(tier), training, facts)
+    run = Run(place, keyring, recipe(tier, training.seed), training, facts)
     return run_stages(run, tier, _first(run, tier, parents, progress), progress)
 
 
@@ -154,7 +158,7 @@ def _experts(
         model = only_mlps(model_from(dense, plain))
         batches = mixed(corpora, MIXES[domain], run.settings)
         sources.append(plain | run.train(model, batches, domain, share * EXPERT_SHARE))
-    merged = expand(plain, tier.config, sources)
+    merged = expand(plain, tier.config, sources, run.settings.seed)
     model = only_mlps(model_from(tier.config, merged))
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
     return merged | run.train(model, mixed(corpora, WEIGHTS, run.settings), MERGED, share)
@@ -185,9 +189,17 @@ def _distilled(
         shallow = model_from(replace(first.config, layers=tier.config.layers), tensors)
         tensors = without_channels(tensors, channel_importance(shallow, [batches(0, 4)]), tier.config.ffn)
     student = model_from(tier.config, tensors)
-    truth = float(dict(tier.made_by.options)["truth"])
-    taught = distilling(batches, teachers, truth, run.place / "teacher", run.keyring)
-    return run.train(student, taught, share=share)
+    options: Mapping[str, Any] = dict(tier.made_by.options)
+    own = options.get("on_policy", 0.0)
+    if own < 1:
+        taught = distilling(batches, teachers, options["truth"], run.place / "teacher", run.keyring)
+        tensors = run.train(student, taught, share=share * (1 - own))
+    if own > 0:
+        student = model_from(tier.config, tensors)
+        sample = sampler(tier, student, run.training.material.tokenizer, run.training.pause)
+        spoken = on_policy(batches, sample, teachers, run.settings.seed)
+        tensors = run.train(student, spoken, OWN_WORDS, share * own)
+    return tensors
 
 
 def _layers(

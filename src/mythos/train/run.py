@@ -26,6 +26,7 @@ class Training:
     report: Callable[[Metrics], None] = lambda _: None
     pause: Callable[[], float] = lambda: 0.0
     compiled: bool = True
+    seed: int = 0  # of fresh weights and of the order of the text
 
 
 @dataclass(frozen=True, slots=True)

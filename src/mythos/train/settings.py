@@ -86,6 +86,16 @@ def parse_budget(text: str) -> Budget:
     return Budget(tokens=round(value)) if dash else Budget(seconds=value)
 
 
+def parse_tokens(text: str) -> int:
+    """`800k`, `50M`, or either with `-tokens`. TrainError for anything else."""
+    try:
+        tokens = parse_budget(text if text.endswith("-tokens") else f"{text}-tokens").tokens
+    except TrainError:
+        raise TrainError(f"{text!r:.40} is no number of tokens.", "Write 800k or 50M.") from None
+    assert tokens is not None
+    return tokens
+
+
 def rate_factor(step: int, settings: TrainSettings, decay_from: int | None, steps: int | None) -> float:
     """What the learning rate of step `step` (from 0) is multiplied by: warm-up, stable, decay to 0.
 
