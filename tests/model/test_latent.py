@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from tiny_models import LATENT, growing_cache, ours, theirs, tokens, transformer
 from torch import Tensor
 from transformers.modeling_layers import MtpModel
 
-from mythos.model.attention import Attend, causal_attend
+from mythos.model.attention import causal_attend
 from mythos.model.checkpoint import config_from_hf, config_to_hf, load_checkpoint, save_checkpoint
 from mythos.model.errors import WeightsError
 from mythos.model.layout import copies, place, stored_tensors
@@ -124,8 +123,12 @@ def test_published_settings_of_deepseek_v3() -> None:
     [
         SMALL,
         replace(SMALL, mla=replace(MLA, q_rank=0), mtp=0, tied=True),
-        replace(SMALL, rope=RopeConfig("yarn", factor=4.0, original_context=32, mscale=1.0, mscale_all_dim=0.5)),
-        replace(SMALL, dense_layers=(), moe=replace(MOE, groups=1, top_groups=1, renormalise=False, scale=2.0)),
+        replace(
+            SMALL, rope=RopeConfig("yarn", factor=4.0, original_context=32, mscale=1.0, mscale_all_dim=0.5)
+        ),
+        replace(
+            SMALL, dense_layers=(), moe=replace(MOE, groups=1, top_groups=1, renormalise=False, scale=2.0)
+        ),
     ],
 )
 def test_configuration_round_trip_through_transformers(config: ModelConfig) -> None:
@@ -184,17 +187,79 @@ def test_stored_names_lead_back() -> None:
     assert "model.layers.0.self_attn.kv_a_proj_with_mqa.weight" in stored
 
 
-@pytest.fixture(scope="module")
-def predicting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
-    """A model of `transformers` with two prediction modules, and the checkpoint we wrote of both.
+def test_prediction_modules_equal_those_of_transformers(tmp_path: Path, record_property) -> None:
+    """Written by us, read there: main model and modules, each module on what the one before it made.
 
-    It has 61 layers: `transformers` finds prediction modules by DeepSeek-V3's own number of layers.
+    61 layers, because `transformers` finds prediction modules by DeepSeek-V3's own number of layers.
     """
-    directory = tmp_path_factory.mktemp("mtp")
     config = replace(
         SMALL, layers=61, width=16, heads=2, kv_heads=2, head_dim=12, ffn=16,
         mla=MLAConfig(8, 8, 4, 8), moe=replace(MOE, width=8),
     )  # fmt: skip
-    save_checkpoint(fresh(config), directory / "c")
-    main = transformers.AutoModelForCausalLM.from_pretrained(directory / "c", attn_implementation="eager")
-    return main, None, directory / "c"
+    model = fresh(config)
+    save_checkpoint(model, tmp_path / "c")
+    main = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "c", attn_implementation="eager")
+    modules = MtpModel.from_pretrained(main)
+    ids, positions = tokens(22, seed=5), torch.arange(20)
+    seen: list[Tensor] = []
+    model.norm.register_forward_hook(lambda _m, _x, out: seen.append(out))
+    with torch.no_grad():
+        model(ids[:20], positions, causal_attend([20]))
+        got, want = seen[0], main.model(ids[None, :20]).last_hidden_state
+        for depth in range(2):
+            later = ids[depth + 1 : depth + 21]
+            got = model.ahead(depth, got, later, positions, causal_attend([20]))
+            want = modules.forward_layer(depth, want, positions[None], None, input_ids=later[None])
+            logits, theirs_logits = (F.linear(x, main.lm_head.weight) for x in (got, want[0]))
+            record_property(f"max_difference_{depth}", (logits - theirs_logits).abs().max().item())
+            torch.testing.assert_close(logits, theirs_logits, atol=BOUND, rtol=0)
+    again = load_checkpoint(tmp_path / "c")
+    assert again.config == config
+    assert all(torch.equal(again.state_dict()[name], t) for name, t in model.state_dict().items())
+
+
+def test_a_checkpoint_without_its_prediction_modules_is_read_without_them(tmp_path: Path) -> None:
+    """`transformers` keeps their number in config.json and leaves their tensors out."""
+    save_checkpoint(fresh(SMALL), tmp_path / "c")
+    main = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "c")
+    main.save_pretrained(tmp_path / "theirs")
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["num_nextn_predict_layers"] == 2
+    assert load_checkpoint(tmp_path / "theirs").config == replace(SMALL, mtp=0)
+
+
+@pytest.mark.parametrize("change", ["missing", "other embedding", "beyond"])
+def test_spoiled_prediction_modules_are_refused(change: str, tmp_path: Path) -> None:
+    save_checkpoint(fresh(SMALL), tmp_path / "c")
+    file = tmp_path / "c" / "model.safetensors"
+    stored = load_file(file)
+    if change == "missing":
+        del stored["model.layers.4.eh_proj.weight"]
+    elif change == "other embedding":
+        stored["model.layers.3.embed_tokens.weight"] += 1
+    else:
+        stored["model.layers.5.eh_proj.weight"] = stored["model.layers.4.eh_proj.weight"].clone()
+    save_file(stored, file, metadata={"format": "pt"})
+    with pytest.raises(
+        WeightsError, match={"missing": "not whole", "beyond": "no place"}.get(change, "another")
+    ):
+        load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("latent", [16, 12])  # grouped kernel, loop
+def test_experts_in_a_latent_width_equal_the_plain_loop(latent: int) -> None:
+    torch.manual_seed(0)
+    block = MoE(32, MoEConfig(routed=6, top_k=2, width=24, shared=1, latent=latent))
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x_TD = torch.randn(9, 32)
+    ids_TA, weights_TA = block.gate(x_TD)
+    down, up = block.fc1_latent_proj.weight, block.fc2_latent_proj.weight
+    assert block.shared_experts is not None
+    want = block.shared_experts(x_TD)
+    for token in range(9):
+        sum_D = torch.zeros(latent)
+        for expert, weight in zip(ids_TA[token].tolist(), weights_TA[token], strict=True):
+            gate, inner = (block.experts.gate_up_proj[expert] @ (down @ x_TD[token])).chunk(2)
+            sum_D = sum_D + weight * (block.experts.down_proj[expert] @ (F.silu(gate) * inner))
+        want[token] = want[token] + up @ sum_D
+    torch.testing.assert_close(block(x_TD), want, atol=1e-4, rtol=1e-5)

@@ -69,11 +69,19 @@ SETTINGS: dict[str, tuple[str, dict]] = {
         "Qwen3Moe",
         _EXPERTS | {"moe_intermediate_size": 20, "mlp_only_layers": [1], "norm_topk_prob": False},
     ),
-    "deepseek-v3": ("DeepseekV3", _LATENT | {"rope_parameters": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}),
+    "deepseek-v3": (
+        "DeepseekV3",
+        _LATENT | {"rope_parameters": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}},
+    ),
     "deepseek-v3-options": (
         "DeepseekV3",
         _LATENT
-        | {"q_lora_rank": None, "norm_topk_prob": False, "routed_scaling_factor": 1.7, "tie_word_embeddings": True}
+        | {
+            "q_lora_rank": None,
+            "norm_topk_prob": False,
+            "routed_scaling_factor": 1.7,
+            "tie_word_embeddings": True,
+        }
         | {"rope_parameters": _YARN | {"mscale": 0.7, "mscale_all_dim": 1.2}},
     ),
     "kimi-k2": ("DeepseekV3", _LATENT | {"n_group": 1, "topk_group": 1, "n_shared_experts": 1}),

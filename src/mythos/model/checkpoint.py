@@ -82,7 +82,7 @@ def load_checkpoint(path: Path | str) -> Transformer:
                     "Set tie_word_embeddings to false in config.json.",
                 )
             raise WeightsError(
-                f"The checkpoint's {name} is another than its {of}: such a prediction module is not supported.",
+                f"The checkpoint's {name} differs from its {of}; prediction modules share it here.",
                 "Take a checkpoint without prediction modules.",
             )
     model.load_state_dict({name: state[name] for name in expected}, assign=True)

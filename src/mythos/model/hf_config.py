@@ -170,8 +170,8 @@ def _refuse_other_experts(config: ModelConfig) -> None:
     if not plain or config.dense_layers != tuple(range(first)) or first == config.layers:
         raise WeightsError(
             "transformers has no model with this attention and these experts.",
-            "Exported with latent attention are experts chosen by biased sigmoid scores, some of them shared, "
-            "in all layers but the first ones.",
+            "Exported with latent attention are experts chosen by biased sigmoid scores, beside shared ones, "
+            "in all layers but the first.",
         )
 
 

@@ -80,7 +80,7 @@ class LatentAttention(nn.Module):
 
 
 def _pairs_apart(x_THR: Tensor) -> Tensor:
-    """Published weights have the two halves of a rotated pair beside each other, `rotate` half a head apart."""
+    """Published weights have the parts of a rotated pair beside each other, `rotate` half a head apart."""
     return x_THR.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
 

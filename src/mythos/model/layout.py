@@ -26,7 +26,7 @@ _EXPERT = re.compile(r"(.+\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(gate|up|down)_proj
 _LAYER = re.compile(r"layers\.(0|[1-9]\d{0,5})\.(.+)")
 _MODULE = ("enorm.weight", "hnorm.weight", "eh_proj.weight")  # of a prediction module, beside its block
 _LATENT = "self_attn.kv_a_proj", "self_attn.kv_a_proj_with_mqa"
-# What a prediction module's layer has beside a block: stored names, and ours, `head` and `embed` being copies.
+# What a prediction module's layer has beside a block: stored names and ours. Head and embedding are copies.
 _BESIDE = {"shared_head.norm.weight": "norm.weight", "shared_head.head.weight": "lm_head.weight"}
 _BESIDE |= {"embed_tokens.weight": "embed.weight"} | {name: name for name in _MODULE}
 

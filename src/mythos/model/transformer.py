@@ -4,8 +4,8 @@ Shape letters: T token rows, D width, V vocabulary, R rotated pairs of a head.
 
 Rows are a flat batch of tokens; only `attend` knows which belong to one sequence, so that the same code
 trains on packed sequences, prefills chunks and decodes many streams in one step. Submodules named `*_proj`,
-`embed` and `lm_head` may be replaced from outside by quantised ones: they are called, and only absorbed latent
-attention looks into one.
+`embed` and `lm_head` may be replaced from outside by quantised ones: they are called, and only absorbed
+latent attention looks into one.
 """
 
 from collections.abc import Sequence
