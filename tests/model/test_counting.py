@@ -102,11 +102,12 @@ def test_flops_and_cache_are_what_one_decode_step_does(config: ModelConfig, past
             logits = model(torch.tensor([0]), torch.tensor([past]), watched)
     assert logits.shape == (1, config.vocab)
     # Few rows are routed by a sum of products, row by row, which the counter does not know either.
-    routers = [module for module in model.modules() if isinstance(module, Router)]
+    routers = [module for module in model.layers.modules() if isinstance(module, Router)]
     routed = sum(2 * router.weight.numel() for router in routers)
     assert counter.get_total_flops() + routed == flops_per_token(config, past + 1)
-        cached.clear()
-        attend = growing_cache()
+    cached.clear()
+    attend = growing_cache()
+    with torch.no_grad():
         model(torch.tensor([0]), torch.tensor([past]), watched, absorbed=True)
     assert sum(cached) == kv_bytes_per_token(config, 4)
 

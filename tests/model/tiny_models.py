@@ -98,7 +98,7 @@ def theirs(kind: str, seed: int = 0) -> Any:
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(0.0, 0.15)
+            parameter.normal_(0.0, 0.13 if kind in LATENT else 0.15)
             if parameter.dim() == 1:
                 parameter.add_(1.0)
         for buffer_name, buffer in model.named_buffers():
