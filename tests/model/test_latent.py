@@ -241,6 +241,72 @@ def test_spoiled_prediction_modules_are_refused(change: str, tmp_path: Path) -> 
         load_checkpoint(tmp_path / "c")
 
 
+def stored_in_fp8(directory: Path, block: int) -> dict[str, Tensor]:
+    """Puts the matrices of a checkpoint into FP8 blocks, as published; what their values then are, by name."""
+    file = directory / "model.safetensors"
+    stored, exact = load_file(file), {}
+    for name, weight_NK in list(stored.items()):
+        if not name.endswith("_proj.weight") and "with_mqa" not in name:
+            continue
+        rows, columns = weight_NK.shape
+        scale = torch.empty(-(-rows // block), -(-columns // block))
+        small, exact[name] = (
+            torch.empty_like(weight_NK, dtype=torch.float8_e4m3fn),
+            torch.empty_like(weight_NK),
+        )
+        for n in range(scale.shape[0]):
+            for k in range(scale.shape[1]):
+                at = slice(n * block, (n + 1) * block), slice(k * block, (k + 1) * block)
+                scale[n, k] = weight_NK[at].abs().max() / 448
+                small[at] = (weight_NK[at] / scale[n, k]).to(torch.float8_e4m3fn)
+                exact[name][at] = small[at].float() * scale[n, k]
+        stored[name], stored[f"{name}_scale_inv"] = small, scale
+    save_file(stored, file, metadata={"format": "pt"})
+    data = json.loads((directory / "config.json").read_text())
+    told = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [block] * 2,
+    }
+    (directory / "config.json").write_text(json.dumps(data | {"quantization_config": told}))
+    return exact
+
+
+def test_weights_in_fp8_blocks_are_read_as_bf16(tmp_path: Path) -> None:
+    save_checkpoint(fresh(SMALL), tmp_path / "c")
+    exact = stored_in_fp8(tmp_path / "c", 16)
+    model = load_checkpoint(tmp_path / "c")
+    assert len(exact) > 100
+    read = dict(stored_tensors(model))
+    for name, weight_NK in exact.items():
+        assert torch.equal(read[name], weight_NK.bfloat16()), name
+    save_checkpoint(model, tmp_path / "again")
+    assert load_checkpoint(tmp_path / "again").config == SMALL
+
+
+@pytest.mark.parametrize(
+    "change", ["scale missing", "scale of another shape", "scale of nothing", "not told"]
+)
+def test_fp8_without_fitting_scales_is_refused(change: str, tmp_path: Path) -> None:
+    save_checkpoint(fresh(SMALL), tmp_path / "c")
+    stored_in_fp8(tmp_path / "c", 16)
+    file, config = tmp_path / "c" / "model.safetensors", tmp_path / "c" / "config.json"
+    stored, name = load_file(file), "model.layers.0.mlp.up_proj.weight_scale_inv"
+    if change == "scale missing":
+        del stored[name]
+    elif change == "scale of another shape":
+        stored[name] = stored[name][:-1].clone()
+    elif change == "scale of nothing":
+        stored["model.norm.weight_scale_inv"] = stored[name].clone()
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": None}))
+    save_file(stored, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError) as caught:
+        load_checkpoint(tmp_path / "c")
+    assert caught.value.cure
+
+
 @pytest.mark.parametrize("latent", [16, 12])  # grouped kernel, loop
 def test_experts_in_a_latent_width_equal_the_plain_loop(latent: int) -> None:
     torch.manual_seed(0)

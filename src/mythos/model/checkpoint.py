@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mythos.model.errors import WeightsError
+from mythos.model.fp8 import FP8, SCALE, Block, block_of, dequantise_blocks, scale_shape
 from mythos.model.hf_config import config_from_hf, config_to_hf
 from mythos.model.layout import copies, place, rows, stored_tensors
 from mythos.model.transformer import Transformer
@@ -43,14 +44,25 @@ def iter_tensors(path: Path | str) -> Iterator[tuple[str, Tensor]]:
                 yield name, handle.get_tensor(name).clone()  # else it would hang on the mapped file
 
 
+def _tensors(path: Path, scales: bool) -> Iterator[tuple[str, Tensor]]:
+    """`iter_tensors` of the scales of FP8 weights, or of all else."""
+    for file, names in _shards(path):
+        with _open(file) as handle:
+            for name in names:
+                if name.endswith(SCALE) == scales:
+                    yield name, handle.get_tensor(name).clone()
+
+
 def load_checkpoint(path: Path | str) -> Transformer:
-    """The model of a checkpoint directory, in the dtype it is stored in.
+    """The model of a checkpoint directory, in the dtype it is stored in; FP8 in blocks becomes bf16.
 
     Without prediction modules when it holds none, whatever config.json says: `transformers` leaves them out.
     """
     path = Path(path)
-    config = config_from_hf(_read_json(path / CONFIG))
-    headers = _headers(path)
+    data = _read_json(path / CONFIG)
+    block = block_of(data)
+    config = config_from_hf({key: value for key, value in data.items() if key != "quantization_config"})
+    headers = _headers(path, block)
     if not any(place(stored, config.layers).name.startswith("mtp.") for stored in headers):
         config = replace(config, mtp=0)
     if config.layers > len(headers):
@@ -65,7 +77,10 @@ def load_checkpoint(path: Path | str) -> Transformer:
     expected = model.state_dict()
     _check_headers(headers, expected, copies(model), config.layers)
     state: dict[str, Tensor] = {}
-    for stored, tensor in iter_tensors(path):
+    scales = {} if block is None else dict(_tensors(path, scales=True))
+    for stored, tensor in _tensors(path, scales=False) if block else iter_tensors(path):
+        if block and tensor.dtype == torch.float8_e4m3fn:
+            tensor = dequantise_blocks(tensor, scales[stored + SCALE], block)
         where = place(stored, config.layers)
         if where.expert is None:
             state[where.name] = tensor
@@ -120,17 +135,31 @@ def _check_headers(
             raise WeightsError(f"The checkpoint is not whole: {name} {fault}.", _DOWNLOAD_AGAIN)
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of every tensor by its stored name, from the headers alone."""
+def _headers(path: Path, block: Block | None) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor by its stored name, from the headers alone.
+
+    With `block`, weights in FP8 count as the bf16 they become, and their scales are checked and left out.
+    """
     headers: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    scales: dict[str, tuple[int, ...]] = {}
+    small: dict[str, tuple[int, ...]] = {}
     for file, names in _shards(path):
         with _open(file) as handle:
             for name in names:
                 part = handle.get_slice(name)
-                dtype = _DTYPES.get(part.get_dtype())
+                shape, kind = tuple(part.get_shape()), part.get_dtype()
+                if block is not None and name.endswith(SCALE):
+                    scales[name.removesuffix(SCALE)] = shape
+                    continue
+                if block is not None and kind == FP8 and len(shape) == 2:
+                    small[name], kind = scale_shape(shape, block), "BF16"
+                dtype = _DTYPES.get(kind)
                 if dtype is None:
-                    raise WeightsError(f"{name} is stored as {part.get_dtype()}.", _NOT_QUANTISED)
-                headers[name] = (tuple(part.get_shape()), dtype)
+                    raise WeightsError(f"{name} is stored as {kind}.", _NOT_QUANTISED)
+                headers[name] = (shape, dtype)
+    if small != scales:
+        name = min(name for name in small | scales if small.get(name) != scales.get(name))
+        raise WeightsError(f"{name} and its scales do not fit each other.", _DOWNLOAD_AGAIN)
     return headers
 
 
