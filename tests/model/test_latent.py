@@ -242,7 +242,7 @@ def test_spoiled_prediction_modules_are_refused(change: str, tmp_path: Path) -> 
 
 
 def stored_in_fp8(directory: Path, block: int) -> dict[str, Tensor]:
-    """Puts the matrices of a checkpoint into FP8 blocks, as published; what their values then are, by name."""
+    """Puts the matrices of a checkpoint into FP8 blocks, as published; what they then say, by name."""
     file = directory / "model.safetensors"
     stored, exact = load_file(file), {}
     for name, weight_NK in list(stored.items()):

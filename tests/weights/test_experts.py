@@ -71,7 +71,7 @@ def test_only_experts_that_hold_the_dense_layer_can_be_copied() -> None:
 LATENT = {  # latent attention, experts in a latent width, and a prediction module that nothing runs
     "head_dim": 48,
     "kv_heads": 4,
-    "mla": MLAConfig(kv_rank=64, nope_dim=32, rope_dim=16, value_dim=24, q_rank=40),
+    "mla": MLAConfig(kv_rank=64, nope_dim=32, rope_dim=16, value_dim=24, q_rank=48),
     "mtp": 1,
     "moe": MoEConfig(routed=8, top_k=3, width=96, shared=1, score="sigmoid", bias=True, latent=64),
 }

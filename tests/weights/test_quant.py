@@ -34,7 +34,7 @@ LATENT = dataclasses.replace(
     head_dim=40,
     mla=MLAConfig(kv_rank=32, nope_dim=24, rope_dim=16, value_dim=20),
     mtp=1,
-    moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, latent=24),
+    moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, latent=32),
 )
 BIASED = dataclasses.replace(LLAMA, attention_bias=True, tied=False)
 TOKENS = torch.arange(3, 40)
@@ -146,6 +146,9 @@ def test_tensors_that_do_not_fit_are_refused(name: str, change) -> None:
     changed = change(tensors.pop(name))
     with pytest.raises(WeightsError, match=name):
         load_served(LLAMA, tensors if changed is None else tensors | {name: changed})
+    narrow = dataclasses.replace(LLAMA, ffn=104)
+    with pytest.raises(WeightsError, match="104 input channels"):
+        load_served(narrow, served(random_weights(narrow)))
     with pytest.raises(WeightsError, match="few"):
         load_served(dataclasses.replace(LLAMA, layers=10**9), served(random_weights(LLAMA)))
 

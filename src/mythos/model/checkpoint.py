@@ -78,7 +78,7 @@ def load_checkpoint(path: Path | str) -> Transformer:
     _check_headers(headers, expected, copies(model), config.layers)
     state: dict[str, Tensor] = {}
     scales = {} if block is None else dict(_tensors(path, scales=True))
-    for stored, tensor in _tensors(path, scales=False) if block else iter_tensors(path):
+    for stored, tensor in _tensors(path, scales=False):
         if block and tensor.dtype == torch.float8_e4m3fn:
             tensor = dequantise_blocks(tensor, scales[stored + SCALE], block)
         where = place(stored, config.layers)

@@ -24,6 +24,7 @@ INT8_ROWS = FEW_ROWS
 
 EXPERT_PARTS = ("gate_up_proj", "gate_up_scale", "down_proj", "down_scale")
 TILE_ROWS = 16  # rows of a tile of the bf16 kernel
+INT8_STEP = 16  # input channels that the int8 kernel reads at once: it reads past the end of any other number
 _BLOCK = 1 << 18  # values quantised at a time: their temporaries stay in the processor's cache
 
 
@@ -195,6 +196,11 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
         wanted: dict[str, Tensor] = {}
         for name, tensor in Transformer(config).state_dict().items():
             if is_quantised(name, tensor):
+                if tensor.shape[-1] % INT8_STEP:
+                    raise WeightsError(
+                        f"{name} has {tensor.shape[-1]} input channels: in int8 they are multiples of {INT8_STEP}.",
+                        "Choose other sizes in the family file.",
+                    )
                 wanted[name] = tensor.to(torch.int8)
                 wanted[scale_name(name)] = tensor[..., 0].float()
             else:
