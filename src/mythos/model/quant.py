@@ -196,9 +196,9 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
         wanted: dict[str, Tensor] = {}
         for name, tensor in Transformer(config).state_dict().items():
             if is_quantised(name, tensor):
-                if tensor.shape[-1] % INT8_STEP:
+                if (inputs := tensor.shape[-1]) % INT8_STEP:
                     raise WeightsError(
-                        f"{name} has {tensor.shape[-1]} input channels: in int8 they are multiples of {INT8_STEP}.",
+                        f"{name} has {inputs} input channels; in int8 they are multiples of {INT8_STEP}.",
                         "Choose other sizes in the family file.",
                     )
                 wanted[name] = tensor.to(torch.int8)
