@@ -37,6 +37,7 @@ def config_from_hf(data: dict[str, Any]) -> ModelConfig:
 
 
 def _refuse_other_settings(data: dict[str, Any]) -> None:
+    """Settings that change what is computed, in a way this class has no code for."""
     latent = data["model_type"] in ("deepseek_v3", "kimi_k2")
     fixed: dict[str, Any] = _FIXED | (_FIXED_DEEPSEEK if latent else {})
     if latent:  # each head has keys of its own, made from one latent

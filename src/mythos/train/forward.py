@@ -53,14 +53,17 @@ class Trainee:
             torch.compiler.reset()  # programs of earlier models count against a limit of them
         self._run = torch.compile(_run, dynamic=False) if compiled else _run
         kinds: dict[bool, _BlockPass] = {}
-        self._blocks, self._predictions = [], []
-        for block in [*model.layers, *(module.block for module in model.mtp)]:
+
+        def bound(block: nn.Module) -> tuple[_BlockPass, dict[str, Tensor]]:
             assert isinstance(block, Block)
             tensors = {f"block.{name}": t for name, t in [*block.named_parameters(), *block.named_buffers()]}
-            self._blocks.append((kinds.setdefault(block.routed, _BlockPass(block, balanced)), tensors))
+            return kinds.setdefault(block.routed, _BlockPass(block, balanced)), tensors
+
+        self._blocks = [bound(block) for block in model.layers]
+        self._predictions = []
         for module in model.mtp:
             assert isinstance(module, Prediction)
-            self._predictions.append((module, self._blocks.pop(len(model.layers))))
+            self._predictions.append((module, *bound(module.block)))
 
     def hidden(self, batch: Packed) -> tuple[Tensor, list[Routed]]:
         """What the head sees of every token, (T, D), and what each routed layer's router did."""
@@ -84,7 +87,7 @@ class Trainee:
             return [], []
         model, seen, routed = self.model, [], []
         rotation = rotations(batch.positions_RL.flatten(), model.frequencies_R, model.rope_scale)
-        for depth, (module, (kind, tensors)) in enumerate(self._predictions):
+        for depth, (module, kind, tensors) in enumerate(self._predictions):
             next_T = batch.tokens_RL.roll(-depth - 1, 1).flatten()
             x_TD = module.join(x_TD, model.embed(next_T))
             x_TD, *of = self._through(kind, tensors, x_TD, rotation, batch.starts_RL)
