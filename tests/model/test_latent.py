@@ -198,7 +198,7 @@ def test_prediction_modules_equal_those_of_transformers(tmp_path: Path, record_p
     main._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{layer}\." for layer in (3, 4)]
     modules = MtpModel.from_pretrained(main)
     ids, positions = tokens(22, seed=5), torch.arange(20)
-    seen: list[Tensor] = []
+    seen = []
     model.norm.register_forward_hook(lambda _m, _x, out: seen.append(out))
     with torch.no_grad():
         model(ids[:20], positions, causal_attend([20]))
@@ -315,7 +315,7 @@ def test_experts_in_a_latent_width_equal_the_plain_loop(latent: int) -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     x_TD = torch.randn(9, 32)
     ids_TA, weights_TA = block.gate(x_TD)
-    down, up = block.fc1_latent_proj.weight, block.fc2_latent_proj.weight
+    down, up = (block.get_parameter(f"{name}.weight") for name in ("fc1_latent_proj", "fc2_latent_proj"))
     assert block.shared_experts is not None
     want = block.shared_experts(x_TD)
     for token in range(9):

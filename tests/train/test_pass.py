@@ -86,7 +86,7 @@ def test_predictions_of_packed_documents_equal_documents_alone(lengths: list[int
         got = got + weighted_cross_entropy(y_TD, trainee.head_VD, later.targets_TA, later.weights_TA)
     got.backward()
     got_grads = gradients(model)
-    seen: list[Tensor] = []
+    seen = []
     hook = model.norm.register_forward_hook(lambda _m, _x, out: seen.append(out))
     want = torch.zeros(())
     for tokens, targets in zip(
