@@ -192,6 +192,20 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     """WeightsError unless `tensors` are exactly those of `config`, in their served dtypes and shapes."""
     if config.layers > len(tensors):
         raise WeightsError(f"{len(tensors)} tensors are too few for {config.layers} layers.", CURE)
+    wanted = served_shapes(config)
+    for name, tensor in wanted.items():
+        found = tensors.get(name)
+        if found is None:
+            raise WeightsError(f"The tensor {name!r} is missing.", CURE)
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            facts = [f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in (found, tensor)]
+            raise WeightsError(f"The tensor {name!r} is {facts[0]}; {facts[1]} is wanted.", CURE)
+    if extra := sorted(set(tensors) - set(wanted)):
+        raise WeightsError(f"The tensor {extra[0]!r} has no place in this model.", CURE)
+
+
+def served_shapes(config: ModelConfig) -> dict[str, Tensor]:
+    """The served tensors of `config`, on `meta`; WeightsError when they cannot be served in int8."""
     with torch.device("meta"):
         wanted: dict[str, Tensor] = {}
         for name, tensor in Transformer(config).state_dict().items():
@@ -205,15 +219,7 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
                 wanted[scale_name(name)] = tensor[..., 0].float()
             else:
                 wanted[name] = tensor.float()
-    for name, tensor in wanted.items():
-        found = tensors.get(name)
-        if found is None:
-            raise WeightsError(f"The tensor {name!r} is missing.", CURE)
-        if found.shape != tensor.shape or found.dtype != tensor.dtype:
-            facts = [f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in (found, tensor)]
-            raise WeightsError(f"The tensor {name!r} is {facts[0]}; {facts[1]} is wanted.", CURE)
-    if extra := sorted(set(tensors) - set(wanted)):
-        raise WeightsError(f"The tensor {extra[0]!r} has no place in this model.", CURE)
+    return wanted
 
 
 def _assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:
