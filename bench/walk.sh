@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tutorial of a release (docs/tutorial-release.md) from its first command to its last, on real weights, in
-# two DRILL deployments of its own: each command, what it said, and how long it took. Needs curl, jq and bc.
+# a DRILL deployment of its own: each command, what it said, and how long it took. Needs curl, jq and bc.
 #
 #     bench/walk.sh [DIRECTORY]     default: a new one under the temporary directory
 #
@@ -29,17 +29,15 @@ must() { say "$@"; [ "$last" = 0 ]; }
 holds() { say "$@"; [ "$last" = 3 ]; }
 
 found() { grep -oE "$1" <<<"$said" | head -1; }
-deployment() {  # NAME: a DRILL of its own, with six persons; its trust root in $trust
-    export MYTHOS_HOME="$place/$1/home" MYTHOS_KEYS="$place/$1/keys"
-    must mythos build opus
-    must mythos trust init "acme/$1" --drill --threshold 3 \
-        --person evan:evaluator --person rita:scaling_officer --person sam:safety \
-        --person eve:executive --person bob:board --person ray:release_engineer
-    trust=$(found '[0-9a-f]{64}')
-}
 
 echo "## 1. Who decides"
-deployment house
+export MYTHOS_HOME="$place/home" MYTHOS_KEYS="$place/keys"
+must mythos build opus
+must mythos build capybara
+must mythos trust init acme/house --drill --threshold 3 \
+    --person evan:evaluator --person rita:scaling_officer --person sam:safety \
+    --person eve:executive --person bob:board --person ray:release_engineer
+trust=$(found '[0-9a-f]{64}')
 must mythos policy lint house
 must mythos policy activate house --by rita --by eve --by sam
 must mythos person list
@@ -52,23 +50,24 @@ must mythos evaluate plan opus --suite refusal_held_out --profile guarded --as e
 must mythos evaluate run opus --as evan
 must mythos evidence list
 
-echo; echo "## 3. What the gate says"
+echo; echo "## 3. A hold"
 holds mythos gate check opus --stage early_access
 for person in rita sam bob; do must mythos vote cast opus --stage early_access --as $person; done
 holds mythos gate check opus --stage early_access
 holds mythos release open opus --stage early_access --as ray
-holds mythos gate check opus --stage expanded --profile guarded
 must mythos policy try opus --stage early_access
 
-echo; echo "## 4. The rest of the way, rehearsed under another pack"
-deployment rehearsal
-must mythos build capybara
-sed -e 's/^name = "house"/name = "rehearsal"/' -e 's/^precursor_alert = 0.1$/precursor_alert = 0.2/' \
-    src/mythos/policies/house.toml >"$place/rehearsal.toml"
-must mythos policy diff house "$place/rehearsal.toml"
-must mythos policy activate "$place/rehearsal.toml" --by rita --by eve --by sam
-must mythos evaluate plan capybara --suite humaneval --as evan
-must mythos evaluate plan capybara --suite mmlu_dev --as evan
+echo; echo "## 4. The dangers themselves"
+own="cyber_flaws autonomy_errands ai_rnd_flaws misalignment_covert"
+for suite in $own; do must mythos evaluate plan opus --suite $suite --as evan; done
+must mythos evaluate run opus --as evan
+for person in rita sam bob; do must mythos vote cast opus --stage early_access --as $person; done
+must mythos gate check opus --stage early_access
+must mythos release open opus --stage early_access --as ray
+holds mythos gate check opus --stage expanded --profile guarded
+
+echo; echo "## 5. Capybara, for defence only"
+for suite in $own mmlu_dev; do must mythos evaluate plan capybara --suite $suite --as evan; done
 must mythos evaluate run capybara --as evan
 for person in rita sam bob; do
     must mythos vote cast capybara --stage early_access --strategy defence_only --as $person
@@ -103,7 +102,7 @@ expect no-such-tier 404
 echo; echo "\$ lists models with the organisation's key"
 curl -s "$url/v1/models" -H "x-api-key: $key" -H 'anthropic-version: 2023-06-01'; echo
 
-echo; echo "## 5. A suspension"
+echo; echo "## 6. A suspension"
 must mythos release suspend --where nationality=XX --as sam
 suspension=$(found 'susp_[A-Za-z0-9]+')
 sleep 1
@@ -113,7 +112,7 @@ must mythos release resume "$suspension" --by rita --by eve --by sam
 sleep 1
 expect capybara 200
 
-echo; echo "## 6. A receipt"
+echo; echo "## 7. A receipt"
 curl -s "$url/v1/receipts/$receipt" -H "x-api-key: $key" >"$place/receipt.json"
 must python tools/verify_receipt.py "$place/receipt.json" --trust "$trust"
 say python tools/verify_receipt.py "$place/receipt.json"

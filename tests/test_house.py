@@ -29,6 +29,7 @@ FLOOR = {package: floor for floor, packages in FLOORS.items() for package in pac
 SAME_FLOOR = {
     ("store", "ledger"),  # state and its ledger leaf are written in one transaction
     ("spec", "records"),  # a malformed family file is a MythosError
+    ("train", "evaluate"),  # the judge that measures refusals also says which answer of a pair declines
 }
 
 TORCH = {"model", "engine", "train", "evaluate", "data"}
@@ -37,7 +38,8 @@ WITHOUT_TORCH = {
     "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py", "data/prompts/__init__.py",
     "data/pip_sdist.py", "data/documents.py", "data/from_python.py", "data/from_archives.py",
     "data/reasoning.py", "data/own.py", "data/sources.py", "data/overlap.py", "data/encode.py",
-    "data/corpus.py", "data/build.py", "data/mix.py", "data/train_tokenizer.py",
+    "data/corpus.py", "data/build.py", "data/mix.py", "data/pack.py", "data/safety.py",
+    "data/train_tokenizer.py",
 }  # fmt: skip
 HEAVY = ("torch", "numpy", "sqlalchemy", "fastapi")
 LONGEST_FILE = 600

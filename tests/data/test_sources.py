@@ -7,7 +7,7 @@ import pytest
 from mythos.data import from_archives, from_python, reasoning
 from mythos.data.documents import DataError
 from mythos.data.fetch import Archive
-from mythos.data.sources import DOMAINS, MIXES, SOURCES, sources_of
+from mythos.data.sources import DOMAINS, MIXES, SAFETY, SOURCES, sources_of
 from tests.data.archives import sdist, wheel
 
 MODULE = '''"""About it."""
@@ -169,9 +169,9 @@ def test_without_reasoning_gym_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_tables_fit_together() -> None:
-    assert {source.domain for source in SOURCES} == set(DOMAINS)
+    assert {source.domain for source in SOURCES} == {*DOMAINS, SAFETY}
     assert len({source.name for source in SOURCES}) == len(SOURCES)
-    assert [s.name for domain in DOMAINS for s in sources_of(domain)] == [s.name for s in SOURCES]
+    assert [s.name for domain in (*DOMAINS, SAFETY) for s in sources_of(domain)] == [s.name for s in SOURCES]
     for mix, shares in MIXES.items():
         assert set(shares) <= set(DOMAINS) and abs(sum(shares.values()) - 1) < 1e-9
         assert max(shares, key=lambda name: shares[name]) == mix

@@ -216,11 +216,11 @@ def test_a_pack_rises_and_both_quorums_sign(gate):
     gate.refused(Code.POLICY_ROLLBACK, activation(gate, "p"), *VOTERS)
     gate.refused(Code.POLICY_ROLLBACK, activation(gate, "p", description="other"), *VOTERS)
     gate.refused(Code.POLICY_ROLLBACK, activation(gate, "p", version="0.9.9"), *VOTERS)
-    gate.refused(Code.QUORUM_NOT_MET, activation(gate, "p", version="1.0.1"), *VOTERS[:2])
-    gate.refused(Code.ROLE_MISSING, activation(gate, "p", version="1.0.1"), *VOTERS[1:])
-    gate.refused(Code.POLICY_INCOMPLETE, activation(gate, "p", version="1.0.1", looks=0), *VOTERS)
+    gate.refused(Code.QUORUM_NOT_MET, activation(gate, "p", version="1.0.2"), *VOTERS[:2])
+    gate.refused(Code.ROLE_MISSING, activation(gate, "p", version="1.0.2"), *VOTERS[1:])
+    gate.refused(Code.POLICY_INCOMPLETE, activation(gate, "p", version="1.0.2", looks=0), *VOTERS)
     gate.refused(Code.POLICY_INCOMPLETE, PolicyActivation("p", gate.where, "{}"), *VOTERS)
-    gate.refused(Code.QUORUM_NOT_MET, activation(gate, "p", version="1.0.1", quorum=4), *VOTERS[:3])
+    gate.refused(Code.QUORUM_NOT_MET, activation(gate, "p", version="1.0.2", quorum=4), *VOTERS[:3])
     gate.do(activation(gate, "p2", version="1.0.10", quorum=4), *VOTERS[:4])
     assert gate.state.pack == replace(HOUSE, version="1.0.10", quorum=4) and len(gate.state.packs) == 2
     gate.refused(Code.QUORUM_NOT_MET, activation(gate, "p3", version="1.1.0", quorum=2), *VOTERS[:3])
@@ -342,7 +342,7 @@ def test_what_ends_a_release_for_good(gate, end):
         gate.do(gate.evidence("bad-e", plan, 150), "evaluator-1")
         code = Code.PRECURSOR_ABOVE_ALERT
     else:
-        gate.do(activation(gate, "p2", version="1.0.1"), *VOTERS)
+        gate.do(activation(gate, "p2", version="1.0.2"), *VOTERS)
         assert gate.state.policy != gate.state.releases["rel"].subject.policy
         return
     assert gate.state.fallen == {"rel": (T0 + DAY, code)}, "not the one whose time was over"

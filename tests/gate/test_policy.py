@@ -72,7 +72,7 @@ BAD = {
     "margin above alert": ("domains.0", cyber(margin=0.3)),
     "negative margin": ("domains.0", cyber(margin=-0.1)),
     "precursor without alert": ("domains.0", cyber(precursor_alert=0.0)),
-    "nothing to measure": ("domains.0", cyber(precursor="")),
+    "nothing to measure": ("domains.0", cyber(precursor="", suites=())),
     "evidence for ever": ("domains.0", cyber(max_age_days=1000.0)),
     "a handful of samples": ("domains.0", cyber(min_samples=29)),
     "stages left out": ("stages", replace(HOUSE, stages=HOUSE.stages[1:])),

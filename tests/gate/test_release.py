@@ -123,7 +123,7 @@ def test_the_requester_is_enrolled(state):
 
 def test_the_policy_is_the_one_in_force(state):
     about = now_about(state)
-    newer = replace(HOUSE, version="1.0.1")
+    newer = replace(HOUSE, version="1.0.2")
     state.policy = pack_digest(newer)
     state.packs[state.policy] = newer
     answer = asked(state, about)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mythos.plan.choose import choose, smallest, sparsest, student
+from mythos.plan.choose import choose, choose_with_answers, smallest, sparsest, student
 from mythos.plan.laws import (
     EPOCH,
     HOFFMANN,
@@ -20,6 +20,7 @@ from mythos.plan.laws import (
     law,
     optimal_parameters,
     supervised_loss,
+    turned,
 )
 from mythos.plan.scaling import ScalingError
 
@@ -47,6 +48,18 @@ def test_a_model_that_serves_a_lot_is_smaller(name, of, size, saved) -> None:
     assert found.active == pytest.approx(size, rel=0.01) and found.loss == pytest.approx(loss, rel=1e-6)
     whole = 6 * 30e9 * tokens + 2 * 30e9 * 1e13
     assert 1 - (found.flops + found.served_flops) / whole == pytest.approx(saved, abs=0.01)
+
+
+def test_intervals_of_a_choice_follow_the_errors_of_the_law() -> None:
+    told = choose_with_answers(1e24, draws=100)
+    best = choose(1e24)
+    assert told["active"].central == pytest.approx(best.active, rel=1e-6)
+    assert told["active"].low < 0.95 * best.active < 1.05 * best.active < told["active"].high
+    assert told["loss"].moved_by == "floor" and told["active"].moved_by in ("size_exponent", "data_exponent")
+    near = turned(EPOCH.alpha + 0.02, EPOCH.beta - 0.03, EPOCH.e)
+    assert near.loss(1e9, 2e10) == pytest.approx(EPOCH.loss(1e9, 2e10))
+    with pytest.raises(ScalingError, match="must be a number from"):
+        choose_with_answers(-1.0)
 
 
 def test_repeated_data() -> None:

@@ -68,7 +68,7 @@ OLD = Kernels(flash=False, dropout=True)
 
 @pytest.mark.parametrize("tp", [1, 2, 8])
 def test_a_gpt_layer_keeps_what_the_paper_says(tp: int) -> None:
-    """s b h (10 + 24/t + 5 a s/(h t)); 34 s b h/t with its sequence parallelism and selective form; 2 s b h."""
+    """s b h (10 + 24/t + 5 a s/(h t)); 34 s b h/t split by sequence and selective; 2 s b h in full."""
     s, b, h, a = 2048, 4, 6144, 64
     config = gpt(h, 4, a)
     layout = Layout(

@@ -118,7 +118,16 @@ def test_bars_are_as_long_as_what_they_stand_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (1234, "1.23k"), (5.6e10, "56B"), (2.5e25, "2.5e+25"), (0.00123, "0.00123")]
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1234, "1.23k"),
+        (5.6e10, "56B"),
+        (9.9999e8, "1B"),
+        (9.98e8, "998M"),
+        (2.5e25, "2.5e+25"),
+        (0.00123, "0.00123"),
+    ],
 )
 def test_short_numbers(value, text) -> None:
     assert short(value) == text

@@ -188,7 +188,7 @@ PUBLISHED = {
         "tie_word_embeddings": True,
     },
 }
-# Totals to the unit from the safetensors index of the hub's files; others as the cards and reports print them.
+# To the unit, from the safetensors index of the hub's files.
 TOTALS = {
     "DeepSeek-V3": 671_026_404_352,  # without the 58 x 256 selection biases, which are no parameters here
     "Llama-3.1-405B": 405_853_388_800,

@@ -146,6 +146,31 @@ def test_laws_that_a_case_states(tmp_path: Path) -> None:
     assert checked(tmp_path, best).value == pytest.approx(400 / 500 * 1e9)
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric", "unit", "inputs", "value"),
+    [
+        ("carbon", "", "tCO2eq", {"gpu_hours": 1e6, "tdp_w": 400}, 1e6 * 0.4 * 1.1 * 0.385 / 1e3),
+        ("train_gpu_hours", "kg_co2", "kg", {"gpu_hours": 10, "tdp_w": 100, "pue": 2.0}, 2 * 0.385),
+        ("train_cost", "cost_usd", "USD", {"gpu_hours": 2e6, "usd_per_gpu_hour": 3}, 6e6),
+        ("goodput", "mtbf_hours", "hours", {"interruptions": 48, "days": 10}, 5.0),
+        (
+            "train_gpu_hours",
+            "",
+            "accelerator-hours",
+            {"hf_config": LLAMA, "tokens": 1e12, "achieved_tflops_per_gpu": 400, "goodput": 0.5},
+            1e12 * (6 * (8_030_261_248 - 266_240 - 128256 * 4096) + 32 * 6 * 4096 * 4096) / 7.2e17,
+        ),
+        ("kv_cache", "kv_bytes_per_token", "bytes", {"hf_config": LLAMA}, 2 * 32 * 8 * 128 * 2),
+    ],
+)
+def test_sums_of_what_a_case_states(
+    tmp_path: Path, kind: str, metric: str, unit: str, inputs: dict[str, Any], value: float
+) -> None:
+    assert checked(tmp_path, case("a", kind, inputs, None, metric=metric, unit=unit)).value == pytest.approx(
+        value
+    )
+
+
 def test_memory_in_the_unit_of_the_case(tmp_path: Path) -> None:
     sizes = []
     for unit, scale in (("bytes", 1), ("GiB peak", 1 << 30), ("GB", 1e9)):

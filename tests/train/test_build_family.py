@@ -4,29 +4,39 @@ Tiny and real.
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
+import torch
 
 from mythos.data.documents import Document
+from mythos.data.safety import exchanges, safety_chats
+from mythos.data.sources import SAFETY
 from mythos.data.train_tokenizer import CHAT_TEMPLATE
+from mythos.gate.authorize import load_standing
+from mythos.ledger.log import ledger
+from mythos.model.weights_dir import read_weights
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.principal import OPERATOR
 from mythos.spec.family import Family
-from mythos.spec.load import parse_family
+from mythos.spec.load import FamilyError, parse_family
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, registered, revoke_decision
-from mythos.train import loop
+from mythos.store.weights_key import weights_keyring
+from mythos.train import loop, stages
+from mythos.train.behaviour import SUITE, measure_refusals, record_refusals
 from mythos.train.build import BuildError, build_tier
 from mythos.train.ladder import measure, step_up
 from mythos.train.loop import Metrics
 from mythos.train.material import Material
 from mythos.train.quality import Prediction
-from mythos.train.recipes import WEIGHTS, Training
+from mythos.train.recipes import WEIGHTS, Training, run_directory
 from mythos.train.settings import Budget, TrainError
 from tests.data.small import build, tokenizer_json
 
@@ -71,6 +81,22 @@ price = { input = 0.0, output = 0.0 }
 context = 256
 max_output = 64
 [[tiers]]
+name = "taught"
+description = "one layer of two, then conversations, then pairs"
+parents = ["large"]
+made_by.kind = "distil"
+made_by.prune = "depth"
+made_by.share = 0.5
+made_by.optimiser = "muon"
+made_by.learning_rate = 1e-3
+made_by.truth = 0.2
+made_by.sft = 0.3
+made_by.dpo = 0.2
+config = { layers = 1, width = 64, ffn = 128, moe = { routed = 4, top_k = 2, width = 32, bias = true } }
+price = { input = 0.0, output = 0.0 }
+context = 256
+max_output = 64
+[[tiers]]
 name = "wide"
 description = "experts from the small one"
 parents = ["small"]
@@ -94,11 +120,20 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
         texts = (
             text for path in sources[index::4] for text in path.read_text().split("\n\n") if len(text) > 80
         )
-        found[name] = build(
-            place, [Document("made", f"{name}{n}", f"{name}{n}", t) for n, t in enumerate(texts)], name=name
-        )
+        documents = [Document("made", f"{name}{n}", f"{name}{n}", t) for n, t in enumerate(texts)]
+        documents += [talk(name, n) for n in range(40)]
+        found[name] = build(place, documents, name=name)
     train, held_out = ({name: of[split] for name, of in found.items()} for split in ("train", "held_out"))
-    return Material(tokenizer_json(), CHAT_TEMPLATE, train, held_out)
+    safety = build(place, safety_chats().documents, name=SAFETY)["train"]
+    return Material(tokenizer_json(), CHAT_TEMPLATE, train | {SAFETY: safety}, held_out)
+
+
+def talk(domain: str, number: int) -> Document:
+    turns = (
+        {"role": "user", "content": f"What is {number} times {number} in {domain}?"},
+        {"role": "assistant", "content": f"It is {number * number}."},
+    )
+    return Document("made", f"{domain}/talk{number}", f"{domain}/talk{number}", messages=turns)
 
 
 @pytest.fixture
@@ -128,7 +163,8 @@ def test_a_family_is_trained_measured_and_kept(family: Family, material: Materia
     rows = {row.tier: row for row in registered(store)}
     assert (rows["small"].root, rows["large"].root) == (small, large)
     run = rows["large"].lineage["run"]
-    assert run["data"] == {name: corpus.digest for name, corpus in material.train.items()}
+    assert run["data"] == {name: material.train[name].digest for name in WEIGHTS}
+    assert "stages" not in run
     assert (
         run["budget"] == {"tokens": 4096 * 60, "seconds": None} and run["settings"]["balance"] == "quantile"
     )
@@ -214,6 +250,106 @@ def test_a_stopped_build_goes_on(family: Family, material: Material, monkeypatch
     told: list[Metrics] = []
     assert make(family, "small", of(material, SMALL, told)) == whole
     assert [metrics.step for metrics in told] == list(range(7, 21))  # step 7 was told before it was kept
+
+
+def test_conversations_and_pairs_follow_distillation(
+    family: Family, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage has its share of the budget, a stop in the last one changes nothing, and what the tier and
+    its parent decline stands in its record."""
+    monkeypatch.setattr(stages, "exchanges", lambda: exchanges()[:24])
+    monkeypatch.setattr(stages, "MOST", 48)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    large = make(family, "large", of(material, SMALL))
+    budget, told = Budget(tokens=2048 * 30), []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(metrics: Metrics) -> None:
+        told.append(metrics)
+        if len(told) == 26:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        make(family, "taught", Training(material, budget, stop, compiled=False))
+    taught = make(family, "taught", of(material, budget, told))
+    steps = [metrics.step for metrics in told]
+    assert steps == [*range(1, 16), *range(1, 10), 1, 2, *range(2, 7)]  # 0.5, 0.3 and 0.2 of the tokens
+    assert told[24].loss == pytest.approx(math.log(2), abs=0.02)  # no pair is preferred yet
+    home = Home.open()
+    store = Store.open(home)
+    lineage = registered(store)[-1].lineage
+    run = lineage["run"]
+    assert set(run["data"]) == {*WEIGHTS, SAFETY} == set(run["weights"])
+    assert list(run["stages"]) == ["dpo", "sft"] and run["stages"]["dpo"]["settings"]["optimiser"] == "adamw"
+    place = run_directory(home, family.tier("taught"), run)
+    outcome = json.loads((place / "dpo" / stages.OUTCOME).read_bytes())
+    assert outcome["pairs"] >= 12 and outcome["pairs"] + outcome["too_long"] == sum(
+        outcome["principles"].values()
+    )
+    assert outcome["in_order"] > outcome["pairs"] / 2
+    assert not any(b"prompt" in file.read_bytes() for file in (place / "pairs").rglob("*.enc"))
+
+    shutil.rmtree(place)
+    shutil.rmtree(home.weights_dir(taught))
+    assert make(family, "taught", of(material, budget)) == taught  # in one go
+    assert make(family, "taught", of(material, budget, told)) == taught and len(told) == len(steps)
+
+    here = (home, store, Clock(), OPERATOR, load_standing(home, store, family).family)
+    found = {
+        name: measure_refusals(*here, here[-1].tier(name), lambda *_: None) for name in ("large", "taught")
+    }
+    assert found["taught"].root == taught and (found["taught"].harmful, found["taught"].fair) == (80, 80)
+    for _ in range(2):  # the second time nothing is new
+        record_refusals(store, Clock(), OPERATOR, family, found)
+    rows = {row.tier: row for row in registered(store)}
+    measured = rows["taught"].lineage["measured"][SUITE]
+    assert measured["root"] == taught and measured["parents"]["large"]["root"] == large
+    assert measured["parents"]["large"]["declined"] == found["large"].declined
+    assert rows["large"].lineage["measured"][SUITE]["parents"] == {}
+    with store.read() as conn:
+        events = [json.loads(event) for event in conn.execute(sa.select(ledger.c.event)).scalars()]
+    assert [e["tier"] for e in events if e["kind"] == "weights.measured"] == ["large", "taught"]
+    assert make(family, "taught", of(material, budget, told)) == taught and len(told) == len(steps)
+
+
+def test_stages_of_experts_leave_all_but_their_mlps_as_it_was(family: Family, material: Material) -> None:
+    make(family, "small", of(material, SMALL))
+    text = FAMILY.replace("copies = 4, share = 0.5,", "copies = 4, share = 0.5, sft = 0.5,")
+    staged = parse_family(text.encode(), "steps.toml")
+    told: list[Metrics] = []
+    root = make(staged, "wide", of(material, Budget(tokens=2048 * 20), told))
+    assert [metrics.step for metrics in told][-10:] == list(range(1, 11))
+    home = Home.open()
+    small = next(row.root for row in registered(Store.open(home)) if row.tier == "small")
+    before, after = (
+        read_weights(home.weights_dir(r), weights_keyring(home), r).tensors for r in (small, root)
+    )
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if ".mlp." not in name)
+
+
+def test_without_a_pair_that_fits_the_stage_changes_nothing(
+    family: Family, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 256 letters hold none of these; the tier is what its main part made of it."""
+    monkeypatch.setattr(stages, "exchanges", lambda: exchanges()[:3])
+    text = FAMILY.replace("learning_rate = 3e-3 }", "learning_rate = 3e-3, dpo = 0.5 }", 1)
+    staged = parse_family(text.encode(), "steps.toml")
+    root = make(staged, "small", of(material, Budget(tokens=2 * 4096 * 20)))
+    assert root == make(family, "small", of(material, SMALL))
+    (place,) = (Home.open().path / "runs").glob("steps-small-*/dpo")
+    outcome = json.loads((place / stages.OUTCOME).read_bytes())
+    assert outcome["pairs"] == outcome["in_order"] == 0 < outcome["too_long"]
+
+
+@pytest.mark.parametrize(
+    "shares", ["sft = 0.6, dpo = 0.4", "sft = 0.0", "dpo = -0.1", "dpo = nan", "sft = 1"]
+)
+def test_shares_of_stages_leave_something(shares: str) -> None:
+    text = FAMILY.replace("learning_rate = 3e-3 }", f"learning_rate = 3e-3, {shares} }}", 1)
+    with pytest.raises(FamilyError, match="sft"):
+        parse_family(text.encode(), "steps.toml")
 
 
 def test_a_tier_to_train_needs_a_budget(family: Family) -> None:

@@ -2,6 +2,7 @@
 is damaged.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mythos.train.material import Material
 
 DEFAULT_BUDGET = "45m"
+REFUSALS = ("made from", "harmful declined", "fair declined")
 
 
 def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None) -> int:
@@ -67,11 +69,13 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
     for one in names:
         note(f"{family.name}/{one} is built: root {(state.tier(one).root or '')[:12]}")
     if ladder and not json_wanted():
-        heads = list(ladder[0])
+        heads = [head for head in ladder[0] if head not in REFUSALS]
         table(heads, [[line[head] for head in heads] for line in ladder])
+        table(["tier", *REFUSALS], [[line[head] for head in ("tier", *REFUSALS)] for line in ladder])
         note(
             "bits per byte of held-out text; gain: what is saved against the tier before, "
-            "mean of the domains, 95% interval"
+            "mean of the domains, 95% interval; declined: of 80 harmful and 80 fair prompts, "
+            "on topics that no tier was taught, as a program judges, 95% interval"
         )
     return 0
 
@@ -144,17 +148,25 @@ def _training(
 def _draw(
     records: Records, family: Family, trained: list[Tier], training: "Callable[[Tier], Training]"
 ) -> None:
-    """The loss of each tier that was trained, over its tokens, in one picture."""
+    """The loss of each tier that was trained, over its tokens, in one picture; what became of its pairs."""
     from mythos.train.build import run_of
     from mythos.train.plot import loss_curve, loss_svg
+    from mythos.train.stages import OUTCOME
 
     runs = {}
     for tier in trained:
-        for place in run_of(records.home, records.store, family, tier, training(tier)).glob(
-            "**/metrics.jsonl"
-        ):
-            part = place.parent.name if tier.made_by.kind == "experts" else ""
-            runs[f"{tier.name} {part}".strip()] = place.parent
+        run = run_of(records.home, records.store, family, tier, training(tier))
+        for place in sorted(run.glob("**/metrics.jsonl")):
+            part = place.parent.name if place.parent != run else ""
+            if part != "dpo":  # whose loss is of pairs, not of tokens
+                runs[f"{tier.name} {part}".strip()] = place.parent
+        if (run / "dpo" / OUTCOME).exists():
+            of = json.loads((run / "dpo" / OUTCOME).read_bytes())
+            principles = ", ".join(f"{name} {count}" for name, count in of["principles"].items())
+            note(
+                f"{tier.name}: {of['pairs']} pairs of answers, {of['in_order']} in order after training, "
+                f"{of['too_long']} left out as too long; rejected for: {principles or 'nothing'}"
+            )
     if not runs:
         return  # their directories were removed
     picture = records.home.path / "runs" / f"{family.name}.svg"
@@ -225,25 +237,18 @@ def _tasks(records: Records, family: Family, tier: Tier) -> str:
 
 def _ladder(records: Records, family: Family, stuff: "Material") -> list[dict[str, Any]]:
     """One line for each tier that is built: size, bits per byte of each domain, gain over the tier before."""
+    from mythos.train.behaviour import measure_refusals, record_refusals, share
     from mythos.train.ladder import measure, step_up
 
-    lines, before = [], None
+    lines, before, declined = [], None, {}
     with progress(family.name) as report:
         for tier in family.tiers:
             if tier.state is not TierState.BUILT:
                 before = None
                 continue
-            here = (
-                records.home,
-                records.store,
-                records.clock,
-                OPERATOR,
-                family,
-                tier,
-                stuff.held_out,
-                report,
-            )
-            quality = measure(*here)
+            here = (records.home, records.store, records.clock, OPERATOR, family, tier)
+            quality = measure(*here, stuff.held_out, report)
+            declined[tier.name] = of = measure_refusals(*here, report)
             line: dict[str, Any] = {
                 "tier": tier.name,
                 "parameters": amount(parameters(tier.config)),
@@ -253,6 +258,9 @@ def _ladder(records: Records, family: Family, stuff: "Material") -> list[dict[st
             gain = step_up(quality, before) if before else None
             line["reasoning tasks"] = _tasks(records, family, tier)
             line["gain"] = f"{gain[0]:.4f} [{gain[1]:.4f}, {gain[2]:.4f}]" if gain else ""
+            shares = (share(of.declined, of.harmful), share(of.fair_declined, of.fair))
+            line |= dict(zip(REFUSALS, (", ".join(tier.parents), *shares), strict=True))
             lines.append(line)
             before = quality
+    record_refusals(records.store, records.clock, OPERATOR, family, declined)
     return lines

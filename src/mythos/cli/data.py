@@ -12,7 +12,7 @@ from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, table
 from mythos.cli.progress import progress
 from mythos.data.documents import DataError, Document, Opened
 from mythos.data.fetch import Progress, archive_place
-from mythos.data.sources import DOMAINS, MIXES, SOURCES, Source, sources_of
+from mythos.data.sources import DOMAINS, MIXES, SAFETY, SOURCES, Source, sources_of
 from mythos.records.permit import Action
 from mythos.spec.load import load_family
 from mythos.store.home import Home, private_directory
@@ -125,11 +125,12 @@ def run_show(name: str, verify: bool) -> int:
 
 
 def _check(domains: list[str], own: Path | None) -> None:
+    known = (*DOMAINS, SAFETY)
     if own is None:
-        if unknown := [name for name in domains if name not in DOMAINS]:
-            choice = f"one of {', '.join(DOMAINS)}; your own text: mythos data build {unknown[0]} --from PATH"
+        if unknown := [name for name in domains if name not in known]:
+            choice = f"one of {', '.join(known)}; your own text: mythos data build {unknown[0]} --from PATH"
             raise CommandError(f"there is no domain {unknown[0]}", choice, Exit.USAGE)
-    elif len(domains) != 1 or domains[0] in DOMAINS or not NAME.fullmatch(domains[0]):
+    elif len(domains) != 1 or domains[0] in known or not NAME.fullmatch(domains[0]):
         raise CommandError(
             "your own text needs one new name: small letters, digits, - and _",
             f"mythos data build mine --from {own}",

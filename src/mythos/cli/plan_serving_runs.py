@@ -1,6 +1,7 @@
 """`mythos plan validate-serving` and `mythos plan calibrate-serving`."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,11 @@ def run_validate_serving(path: Path, factors: Path | None) -> int:
             emit(_plain(run, prediction))
         return 0
     pairs = [(run, prediction) for run, prediction in found if prediction is not None]
-    for status in ("unknown-model", "unknown-hardware"):
-        if missing := sorted(
-            {run.model if status[8:] == "model" else run.system for run in runs if run.status == status}
-        ):
-            count = sum(run.status == status for run in runs)
-            note(f"{status}: {count} rows ({', '.join(missing)[:200]})")
+    for status in sorted({run.status for run in runs} - {"predicted"}):
+        rows = [run for run in runs if run.status == status]
+        names = {"unknown-model": "model", "unknown-hardware": "system"}.get(status, "id")
+        told = ", ".join(sorted({getattr(run, names) for run in rows}))
+        note(f"{status}: {len(rows)} rows ({told[:200]})")
     _show(scores(pairs), pairs, known)
     return 0
 
@@ -52,6 +52,7 @@ def run_calibrate_serving(path: Path, output: Path | None, source: str) -> int:
         command=f"mythos plan calibrate-serving {path.name}{target}",
     )
     text = json.dumps(files.as_table(found), indent=1) + "\n"
+    text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers.group().split()), text)
     if output is None:
         print(text, end="")
     else:

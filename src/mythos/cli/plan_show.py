@@ -8,8 +8,9 @@ from mythos.cli.output import CommandError, Exit, amount, emit, json_wanted, not
 from mythos.plan import wording
 from mythos.plan.assumed import given
 from mythos.plan.budget import Budget, parse_budget
-from mythos.plan.choose import choose, sparsest
+from mythos.plan.choose import choose, choose_with_answers, sparsest
 from mythos.plan.compared import compare
+from mythos.plan.laws import DEFAULT_LAW
 from mythos.plan.scales import sentences, spent, targets
 from mythos.plan.tier import UNITS, TierPlan, plan_tier
 from mythos.plan.uncertain import Answer
@@ -112,12 +113,27 @@ def run_choose(
     found = choose(
         asked.amount, named=law, ratio=ratio, served_tokens=served_tokens or 0.0, unique_tokens=unique_tokens
     )
+    told = {}
+    if law == DEFAULT_LAW:
+        told = choose_with_answers(
+            asked.amount, ratio=ratio, served_tokens=served_tokens or 0.0, unique_tokens=unique_tokens
+        )
     sparse = sparsest(asked.amount, most) if (most := _number(memory, "--parameters")) else ()
     if json_wanted():
-        emit({"choice": asdict(found), "sparsity": [asdict(one) for one in sparse]})
+        intervals = {name: _answer(one) for name, one in told.items()}
+        emit({"choice": asdict(found), "intervals": intervals, "sparsity": [asdict(one) for one in sparse]})
         return 0
     heads = ["law", "active parameters", "tokens", "tokens each", "loss", "training FLOPs", "epochs"]
     table(heads, [_choice(found)])
+    if told:
+        texts = {"active": amount, "tokens": amount, "loss": lambda loss: f"{loss:.4f}"}
+        rows = [
+            [name, f"{texts[name](one.low)} to {texts[name](one.high)}", one.moved_by]
+            for name, one in told.items()
+        ]
+        table(["", "80% interval", "moved most by"], rows)
+    else:
+        note(f"no interval: {law} comes without the errors of its coefficients")
     if sparse:
         heads = [
             "law",

@@ -35,7 +35,7 @@ def _row(one: Checked) -> Sequence[str]:
     published = "" if one.published is None else f"{one.published:.5g}"
     if one.value is None:
         return one.id, half, one.status, "", published, "", ""
-    interval = f"{one.low:.4g} to {one.high:.4g}" if one.low != one.high else ""
+    interval = f"{one.low:.4g}..{one.high:.4g}" if one.low != one.high else ""
     error = "" if one.error is None else f"{one.error:+.1%}"
     passed = {True: "yes", False: "no", None: ""}[one.passed]
     return one.id, half, f"{one.value:.5g}", interval, published, error, passed

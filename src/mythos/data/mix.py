@@ -5,10 +5,10 @@ Letters: R rows, L tokens of a row, D documents, N tokens of a corpus.
 The domains of the rows follow a schedule of PERIOD rows: counts by largest remainder of the weights, order
 shuffled by the seed. Within a domain the documents stand in an order of their own in each epoch, one after
 another, and are cut every L tokens; the end of an epoch that fills no row (fewer than L tokens) is left out.
-The orders come from the raw bits of Philox, which NumPy keeps the same in all its versions.
+With `whole` only conversations are taken and none is cut: which of them share a row is the same in each
+epoch, the order of the rows is not.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from mythos.data.corpus import Corpus, CorpusError
+from mythos.data.pack import conversations, order, pack
 
 PERIOD = 1000
 IGNORED = -1  # a target that is not learnt
@@ -44,10 +45,16 @@ class Mixture:
     """Random access to the rows; holds no state, so a run resumes with the number of the next row."""
 
     def __init__(
-        self, corpora: Mapping[str, Corpus], weights: Mapping[str, float], length: int, seed: int
+        self,
+        corpora: Mapping[str, Corpus],
+        weights: Mapping[str, float],
+        length: int,
+        seed: int,
+        whole: bool = False,
     ) -> None:
-        """`weights` need not add up to 1; `length` is L. CorpusError when a domain has no row, or its weight
-        is no positive number or too small for one row in PERIOD, or corpora have different tokenizers."""
+        """`weights` need not add up to 1; `length` is L. With `whole` rows hold whole conversations; those
+        with more than L + 1 tokens are left out. CorpusError when a domain has no row, or its weight is no
+        positive number or too small for one row in PERIOD, or corpora have different tokenizers."""
         if set(corpora) != set(weights) or not corpora:
             raise CorpusError("A mix needs a corpus and a weight for each domain.", "Name the same domains.")
         if length < 1:
@@ -56,15 +63,16 @@ class Mixture:
         if len({corpus.manifest["tokenizer"]["sha256"] for corpus in corpora.values()}) != 1:
             raise CorpusError("The corpora have different tokenizers.", "Build them with the same one.")
         for name, corpus in self._corpora.items():
-            if len(corpus.tokens) < length:
+            if len(corpus.tokens) < length and not whole:
                 raise CorpusError(
                     f"The corpus {name} has {len(corpus.tokens)} tokens, fewer than a row of {length}.",
                     "Give more text, or make rows shorter.",
                 )
         self._length, self._seed = length, seed
+        self._whole = {name: _whole_rows(of, length) for name, of in self._corpora.items()} if whole else {}
         self._counts = _counts(dict(sorted(weights.items())))
         domains = np.repeat(np.arange(len(self._counts)), list(self._counts.values()))
-        self._schedule = domains[_order(f"{seed}/schedule", PERIOD)]
+        self._schedule = domains[order(f"{seed}/schedule", PERIOD)]
         ranks = np.zeros(PERIOD, np.int64)
         for domain in range(len(self._counts)):
             of_domain = self._schedule == domain
@@ -86,19 +94,28 @@ class Mixture:
         return _assemble(parts, tuple(sources))
 
     def rows_per_epoch(self, domain: str) -> int:
-        """Rows of `domain` until each of its tokens (but for less than a row) was given once."""
+        """Rows of `domain` until each of its tokens (but for less than a row), or each of its conversations
+        that fits, was given once."""
+        if self._whole:
+            return len(self._whole[domain])
         return len(self._corpora[domain].tokens) // self._length
 
     def _row(self, name: str, number: int) -> "_Row":
         """The row `number` of one domain."""
         corpus, length = self._corpora[name], self._length
-        epoch, place = divmod(number, len(corpus.tokens) // length)
-        order, ends = self._epoch(name, epoch)
+        epoch, place = divmod(number, self.rows_per_epoch(name))
+        documents, ends = self._epoch(name, epoch)
         row = _Row(length)
+        if self._whole:
+            for document in self._whole[name][documents[place]]:
+                ids, learnt = corpus.read(int(corpus.starts[document]), int(corpus.ends[document]))
+                row.add(ids, learnt, len(ids) - 1)
+            row.fill(corpus.end_id)
+            return row
         at = place * length  # in the epoch's order
         index = int(np.searchsorted(ends, at, side="right"))
         while row.filled < length:
-            document = int(order[index])
+            document = int(documents[index])
             first, stop = int(corpus.starts[document]), int(corpus.ends[document])
             here = stop - (int(ends[index]) - at)
             take = min(length - row.filled, stop - here)
@@ -110,10 +127,13 @@ class Mixture:
         return row
 
     def _make_epoch(self, name: str, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(D,) documents in their order, (D,) offsets behind each of them in it."""
-        corpus = self._corpora[name]
-        order = _order(f"{self._seed}/{name}/{epoch}", len(corpus.ends))
-        return order, np.cumsum(corpus.ends[order] - corpus.starts[order])
+        """(D,) documents in their order, (D,) offsets behind each of them in it; with `whole` rows instead of
+        documents, without offsets."""
+        corpus, place = self._corpora[name], f"{self._seed}/{name}/{epoch}"
+        if self._whole:
+            return order(place, len(self._whole[name])), np.zeros(0, np.int64)
+        documents = order(place, len(corpus.ends))
+        return documents, np.cumsum(corpus.ends[documents] - corpus.starts[documents])
 
 
 def held_out(corpus: Corpus, length: int, count: int, every: int = 1) -> Iterator[tuple[Rows, np.ndarray]]:
@@ -186,11 +206,14 @@ class _Row:
         self.lengths.append(len(ids))
         self.filled += len(ids)
 
+    def fill(self, end_id: int) -> None:
+        if rest := len(self.tokens) - self.filled:
+            self.put(np.full(rest, end_id), np.full(rest, IGNORED))
+
 
 def _padded(rows: list[_Row], corpus: Corpus) -> tuple[Rows, np.ndarray]:
     for row in rows:
-        if rest := len(row.tokens) - row.filled:
-            row.put(np.full(rest, corpus.end_id), np.full(rest, IGNORED))
+        row.fill(corpus.end_id)
     whole = _assemble(rows, (corpus.manifest["domain"],) * len(rows))
     return whole, np.stack([row.documents for row in rows])
 
@@ -203,6 +226,19 @@ def _assemble(rows: list[_Row], sources: tuple[str, ...]) -> Rows:
         tuple(length for row in rows for length in row.lengths),
         sources,
     )
+
+
+def _whole_rows(corpus: Corpus, length: int) -> list[list[int]]:
+    """The conversations of each row. The last token of one is only a target, so it takes no room."""
+    chats = conversations(corpus)
+    sizes = (corpus.ends[chats] - corpus.starts[chats] - 1).tolist()
+    rows = [[int(chats[item]) for item in row] for row in pack(sizes, length)]
+    if not rows:
+        raise CorpusError(
+            f"The corpus {corpus.manifest['domain']} has no conversation of {length + 1} tokens or fewer.",
+            "Give shorter conversations, or make rows longer.",
+        )
+    return rows
 
 
 def _counts(weights: Mapping[str, float]) -> dict[str, int]:
@@ -218,9 +254,3 @@ def _counts(weights: Mapping[str, float]) -> dict[str, int]:
     if small := [name for name, count in counts.items() if not count]:
         raise CorpusError(f"The weight of {small[0]} gives no row in {PERIOD}.", "Raise it, or leave it out.")
     return counts
-
-
-def _order(name: str, count: int) -> np.ndarray:
-    """A permutation of `count` things that depends on `name` alone."""
-    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8").astype(np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")

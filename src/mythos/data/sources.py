@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos.data import from_archives, from_python, reasoning
+from mythos.data import from_archives, from_python, reasoning, safety
 from mythos.data.documents import Opened
 from mythos.data.fetch import Archive, Progress
 
 DOMAINS = ("coding", "reasoning", "defence", "general")
+SAFETY = "safety"  # no domain of knowledge: what is declined and what is not; small, and in no mix
 
 # Shares of the rows of a training run. Each mix is mostly its own domain.
 MIXES = {
@@ -66,6 +67,11 @@ SOURCES = (
     Source(
         "python-topics", "general", "Python's standard library", "PSF-2.0", "the language reference's prose",
         lambda cache, progress: from_python.topics(),
+    ),
+    Source(
+        safety.SOURCE, SAFETY, "mythos.data.prompts", "Apache-2.0",
+        "chat: prompts to refuse and fair ones, with our answers",
+        lambda cache, progress: safety.safety_chats(),
     ),
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from mythos.data.fetch import Progress
 from mythos.data.from_archives import cwe_kept_back
 from mythos.data.prompts import refusal_set, talks
 from mythos.data.reasoning import EVALUATION, questions
-from mythos.evaluate import humaneval, mmlu_dev, mutants
+from mythos.evaluate import covert, errands, flaws, humaneval, mmlu_dev, mutants
 
 
 def evaluation_items(cache: Path, progress: Progress) -> Iterator[tuple[str, str, str]]:
@@ -25,6 +25,13 @@ def evaluation_items(cache: Path, progress: Progress) -> Iterator[tuple[str, str
     for item in mmlu_dev.suite(cache, progress).items:
         options = " ".join(item.data[letter] for letter in mmlu_dev.LETTERS)
         yield "mmlu_dev", item.id, f"{item.data['question']} {options}"
+    for kind in flaws.ASK:
+        for program in flaws.programs(kind):
+            yield f"{kind}_flaws", program.name, program.text(program.sound)
+    for item in covert.suite().items:
+        yield "misalignment_covert", item.id, item.data["ask"]
+    for item in errands.suite().items:
+        yield "autonomy_errands", item.id, item.data["ask"]
     for prompt in refusal_set():
         yield "refusal", prompt.id, prompt.text
     for talk in talks():

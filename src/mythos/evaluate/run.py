@@ -12,7 +12,7 @@ from mythos.data.fetch import Progress
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
 from mythos.engine.request import Delta, Request, Sampling
-from mythos.evaluate import humaneval, mmlu_dev, mutants, reasoning_gym, refusal
+from mythos.evaluate import covert, errands, flaws, humaneval, mmlu_dev, mutants, reasoning_gym, refusal
 from mythos.evaluate.journal import Journal
 from mythos.evaluate.suite import Access, Result, Suite
 from mythos.gate.authorize import authorize, decision_on, load_standing
@@ -30,7 +30,16 @@ from mythos.store.home import Home, write_private
 from mythos.store.profiles import find_profile
 
 PURPOSE = "evaluation"
-SUITES = ("humaneval", "mmlu_dev", "mutants", "reasoning_gym", "refusal", "refusal_held_out")
+# Those that need nothing but this package, then those that fetch or need one more.
+OWN: dict[str, Callable[[], Suite]] = {
+    "cyber_flaws": partial(flaws.suite, "cyber"),
+    "autonomy_errands": errands.suite,
+    "ai_rnd_flaws": partial(flaws.suite, "ai_rnd"),
+    "misalignment_covert": covert.suite,
+    "refusal": refusal.suite,
+    "refusal_held_out": refusal.held_out,
+}
+SUITES = (*OWN, "humaneval", "mmlu_dev", "mutants", "reasoning_gym")
 BATCH = 8  # results written together: a kill loses at most this many, and they are run again
 FIRST = 16  # results from which the time of a run is estimated
 ASK_AGAIN = 1.0  # seconds for which the gate's last answer counts
@@ -66,8 +75,8 @@ class SuiteResult:
 
 def load_suite(home: Home, name: str, progress: Progress) -> Suite:
     """The suite called `name`, its data fetched when it is not in the cache. EvaluationError, FetchError."""
-    if name in ("refusal", "refusal_held_out"):
-        return refusal.suite() if name == "refusal" else refusal.held_out()
+    if name in OWN:
+        return OWN[name]()
     if name == "reasoning_gym":
         return reasoning_gym.suite(progress)
     makers = {"humaneval": humaneval.suite, "mmlu_dev": mmlu_dev.suite, "mutants": mutants.suite}

@@ -47,9 +47,11 @@ class Access:
     loaded: LoadedTier
     permit: Callable[[], Permit]
 
-    def chat(self, text: str) -> tuple[int, ...]:
-        message = [{"role": "user", "content": text}]
-        return tuple(encode_chat(self.loaded.tokenizer, self.loaded.chat_template, message))
+    def chat(self, *turns: str) -> tuple[int, ...]:
+        """The prompt of a chat: the user's first turn, then answers and turns by turns."""
+        roles = ("user", "assistant")
+        said = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+        return tuple(encode_chat(self.loaded.tokenizer, self.loaded.chat_template, said))
 
     def plain(self, text: str) -> list[int]:
         return self.loaded.tokenizer.encode(text, special=False)

@@ -52,7 +52,7 @@ TTFT_PLANS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class Data:
     """Runs as arrays: N runs, K terms."""
 
     runs: list[ServingRun]
@@ -61,8 +61,8 @@ class _Data:
     seconds_N: Array
     weights_N: Array  # a measurement that several rows repeat counts once
 
-    def of(self, chosen: NDArray[np.intp]) -> "_Data":
-        return _Data(
+    def of(self, chosen: NDArray[np.intp]) -> "Data":
+        return Data(
             [self.runs[at] for at in chosen],
             [self.cases[at] for at in chosen],
             self.ideal_NK[chosen],
@@ -78,7 +78,7 @@ def calibrate(runs: Sequence[ServingRun], *, dated: str, provenance: str, comman
         raise PlanError(
             f"{len(used)} measured runs outside the held-out configurations.", f"Give {LEAST_RUNS} or more."
         )
-    tpot, ttft = _tpot_data(used), _ttft_data(used)
+    tpot, ttft = tpot_data(used), ttft_data(used)
     return Factors(
         FORMAT,
         dated,
@@ -102,7 +102,7 @@ def usable(runs: Sequence[ServingRun]) -> list[ServingRun]:
     ]
 
 
-def with_intervals(terms: tuple[str, ...], data: _Data, plans: Sequence[Plan]) -> Law:
+def with_intervals(terms: tuple[str, ...], data: Data, plans: Sequence[Plan]) -> Law:
     """The law of all runs; its intervals from folds by configuration, by model and by engine on a part."""
     law = _fit(terms, data, plans)
     errors: dict[str, list[float]] = defaultdict(list)
@@ -118,7 +118,7 @@ def with_intervals(terms: tuple[str, ...], data: _Data, plans: Sequence[Plan]) -
 
 
 def _unseen(
-    terms: tuple[str, ...], data: _Data, plans: Sequence[Plan], way: Callable[[ServingRun], str]
+    terms: tuple[str, ...], data: Data, plans: Sequence[Plan], way: Callable[[ServingRun], str]
 ) -> list[tuple[str, float]]:
     """Class and log(measured / predicted) of each run, by a fit without what `way` puts in its fold."""
     folds_N = np.array([_fold(way(run)) for run in data.runs])
@@ -160,21 +160,23 @@ def _fold(text: str) -> int:
     return hashlib.sha256(f"fold|{text}".encode()).digest()[0] % FOLDS
 
 
-def _fit(terms: tuple[str, ...], data: _Data, plans: Sequence[Plan]) -> Law:
+def _fit(terms: tuple[str, ...], data: Data, plans: Sequence[Plan]) -> Law:
     return fit_law(terms, data.ideal_NK, data.seconds_N, data.cases, data.weights_N, plans)
 
 
-def _tpot_data(runs: list[ServingRun]) -> _Data:
+def tpot_data(runs: list[ServingRun]) -> Data:
+    """Terms and measured TPOT of runs whose model and accelerator are known."""
     return _data(runs, closed_loop_terms, [run.tpot or 0.0 for run in runs])
 
 
-def _ttft_data(runs: list[ServingRun]) -> _Data:
+def ttft_data(runs: list[ServingRun]) -> Data:
+    """The same of TTFT."""
     return _data(runs, ttft_terms, [run.ttft or 0.0 for run in runs])
 
 
-def _data(runs: list[ServingRun], terms: Callable[..., Array], seconds: list[float]) -> _Data:
+def _data(runs: list[ServingRun], terms: Callable[..., Array], seconds: list[float]) -> Data:
     repeats = Counter(run.measurement for run in runs)
-    return _Data(
+    return Data(
         runs,
         [
             case_of(run.config, run.deployment, run.part, run.guessed)

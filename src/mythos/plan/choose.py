@@ -6,16 +6,18 @@ once, so that any law of `mythos.plan.laws` will do.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mythos.plan.assumed import packaged
 from mythos.plan.laws import (
     DEFAULT_LAW,
     SHARE_OF_EXPERTS,
     Loss,
+    Number,
     PublishedLaw,
     distilled_loss,
     effective_parameters,
@@ -23,8 +25,10 @@ from mythos.plan.laws import (
     joint_loss,
     law,
     supervised_loss,
+    turned,
 )
-from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, ScalingError
+from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, Law, ScalingError
+from mythos.plan.uncertain import Answer, answers
 
 Array = NDArray[np.float64]
 
@@ -92,8 +96,50 @@ def choose(
             raise ScalingError(f"the law {named} only splits a training compute", "choose another law")
         active, tokens = map(float, asked.split(flops))
         return Choice(named, active, tokens, ratio, None, flops)
-    told = _told(asked)
+    return _choose(_told(asked), named, flops, ratio, served_tokens, unique_tokens)
 
+
+def choose_with_answers(
+    flops: float,
+    *,
+    ratio: float = 1.0,
+    served_tokens: float = 0.0,
+    unique_tokens: float | None = None,
+    draws: int = 150,
+    seed: int = 0,
+) -> dict[str, Answer]:
+    """`active`, `tokens` and `loss` of `choose` under Epoch's law, with 80% intervals over its exponents and
+    floor (`assumptions.toml`), turned around the runs that they were fitted to. No other law here states its
+    errors.
+    """
+    choose(flops, ratio=ratio, served_tokens=served_tokens, unique_tokens=unique_tokens)  # refuses nonsense
+    known = [one for one in packaged() if one.name in ("size_exponent", "data_exponent", "floor")]
+
+    def model(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        rows = zip(*(inputs[one.name] for one in known), strict=True)
+        found = []
+        for values in rows:
+            drawn = turned(**dict(zip((one.name for one in known), map(float, values), strict=True)))
+
+            def told(n: Number, d: Number, _: Number, drawn: Law = drawn) -> Number:
+                return drawn.e + drawn.a * n**-drawn.alpha + drawn.b * d**-drawn.beta
+
+            found.append(_choose(told, DEFAULT_LAW, flops, ratio, served_tokens, unique_tokens))
+        return {
+            name: np.array([getattr(one, name) for one in found]) for name in ("active", "tokens", "loss")
+        }
+
+    return answers(model, known, draws=draws, seed=seed)
+
+
+def _choose(
+    told: Loss,
+    named: str,
+    flops: float,
+    ratio: float,
+    served_tokens: float,
+    unique_tokens: float | None,
+) -> Choice:
     def tokens_for(n: Array) -> Array:
         left = flops - FLOPS_PER_SERVED_TOKEN * n * served_tokens
         return np.maximum(left, 0) / (FLOPS_PER_PARAMETER_AND_TOKEN * n)

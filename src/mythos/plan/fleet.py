@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 MOST_SLOTS = 1024
 CHUNK = 8192
 REQUESTS = 6000  # of one trial of a rate
+ROUGH_REQUESTS = 1500  # the same while layouts are compared
 _WARM = 0.1  # share of requests at the start whose waits do not count: the replica was empty
 _TRIALS = 12  # halvings of the range of rates
 _GRID = 24

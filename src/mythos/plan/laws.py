@@ -111,6 +111,18 @@ def effective_parameters(n: Number, unique: Number, of: Law = MUENNIGHOFF) -> Nu
     return _worth(n, best, REPEATED_PARAMETERS)
 
 
+def turned(size_exponent: float, data_exponent: float, floor: float) -> Law:
+    """Epoch's law with other exponents, its two terms unchanged at `EPOCH_CENTRE`, and another floor."""
+    n, d = EPOCH_CENTRE
+    return Law(
+        e=floor,
+        a=EPOCH.a * n ** (size_exponent - EPOCH.alpha),
+        alpha=size_exponent,
+        b=EPOCH.b * d ** (data_exponent - EPOCH.beta),
+        beta=data_exponent,
+    )
+
+
 def optimal_parameters(of: Law, tokens: Number) -> Number:
     """The parameters for which `tokens` is the best amount at their compute: alpha A/N^alpha = beta
     B/D^beta."""

@@ -16,6 +16,7 @@ from mythos.plan.hardware import Hardware, peak
 from mythos.plan.layout import Layout
 from mythos.plan.memory import Kernels, RankMemory, memory
 from mythos.plan.predict_serving import predict_serving
+from mythos.plan.predict_sums import named, predict_sum
 from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from mythos.plan.step import Step, step
 from mythos.spec import counting
@@ -25,6 +26,8 @@ Group = Literal["exact", "dense", "moe", "hours", "memory", "goodput", "serving"
 GIB = float(1 << 30)
 # Sequences of a step where the case does not say: this many tokens, as the published runs of their size had.
 _BATCH_TOKENS, _LARGE_BATCH_TOKENS, _LARGE = 4 << 20, 16 << 20, 8192
+_ROUTED_BATCH_TOKENS, _ROUTED_LARGE = 60 << 20, 1024  # DeepSeek-V3 and Kimi K2
+_DUAL_PIPE_HIDES = 0.9  # of dispatch and combine (arXiv 2412.19437, section 3.2.1: nearly all)
 _LARGE_BUBBLE = 0.25  # of a step: beyond it, stages are split into chunks
 _FAILURES_PER_MILLION_HOURS = 19.7  # Llama 3: 419 in 54 days on 16,384 (arXiv 2407.21783)
 _RESTART_MINUTES, _CHECKPOINT_SECONDS = 8.7, 5.0
@@ -44,7 +47,10 @@ class Prediction:
 
 def predict(case: Case, eff: Efficiencies) -> Prediction:
     """NoData, UnknownModel (both MythosError) or PlanError when there can be none."""
-    handler = _HANDLERS.get(case.kind)
+    summed = predict_sum(case)
+    if summed is not None:
+        return Prediction(summed, "exact")
+    handler = _HANDLERS.get(case.kind) or (_cache if "kv" in f"{case.kind} {case.metric}".lower() else None)
     if handler is None:
         raise NoData(f"nothing here predicts {case.kind!r:.40}")
     found = handler(case, eff)
@@ -111,8 +117,8 @@ def _hours(case: Case, eff: Efficiencies) -> Prediction:
     tokens = read.needed(inputs, "tokens", "training_tokens")
     config = read.shape(inputs)
     sequence = int(read.number(inputs, "seq_len", "sequence") or 4096)
-    rate = read.number(inputs, "achieved_tflops_per_gpu", "tflops_per_gpu", "model_tflops_per_gpu")
-    share = read.number(inputs, "goodput", "effective_training_time", "ettr")
+    rate = named(inputs, r"tflops\w*")
+    share = named(inputs, r"goodput\w*|effective_training_time\w*|ettr")
     if rate is not None:
         simple = "6" in str(inputs.get("convention", "")) and "attention" not in str(inputs.get("convention"))
         per_token = (
@@ -137,6 +143,8 @@ def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -
     """The step that the case describes; what it leaves open is chosen as users do: the fastest that fits."""
     part, count = read.machine(inputs)
     kinds = read.kernels(inputs)
+    if "dualpipe" in str(inputs).lower():
+        eff = replace(eff, overlap_ep=_DUAL_PIPE_HIDES)
     best: tuple[float, Step, Layout] | None = None
     problem: PlanError | None = None
     for open_layout in _layouts(config, inputs, part, count):
@@ -191,6 +199,8 @@ def _layout(config: ModelConfig, inputs: Mapping[str, Any], count: int, sequence
         batch = micro_batches * micro * dp
     if batch is None:
         wanted = _LARGE_BATCH_TOKENS if count >= _LARGE else _BATCH_TOKENS
+        if config.moe is not None and count >= _ROUTED_LARGE:
+            wanted = _ROUTED_BATCH_TOKENS
         batch = max(round(wanted / sequence / (micro * dp)), 1) * micro * dp
     return Layout(
         tp=tp,
@@ -371,7 +381,7 @@ def _repeated(amount: float, once: float, constant: float) -> float:
 
 
 def _serving(case: Case, eff: Efficiencies) -> Prediction:
-    found = predict_serving(case)
+    found = predict_serving(case, eff)
     first = "ttft" if case.metric.startswith("ttft") else "tpot" if case.metric.startswith("tpot") else ""
     return Prediction(found.value, "serving", first, found.low, found.high)
 

@@ -17,6 +17,7 @@ from mythos.plan.assumed import prices
 from mythos.plan.errors import PlanError
 from mythos.plan.factors import Factors
 from mythos.plan.fleet import (
+    ROUGH_REQUESTS,
     Promise,
     Traffic,
     Waits,
@@ -118,7 +119,7 @@ def serve_tier(
         )
     best: tuple[float, Deployment] | None = None
     for one in [one for _, one in ranked[:TRIED]] or options:
-        rate, _ = _one(config, one, part, traffic, promise, factors, 1.0, seed)
+        rate, _ = _one(config, one, part, traffic, promise, factors, seed)
         if rate > 0 and (best is None or rate / one.accelerators > best[0]):
             best = (rate / one.accelerators, one)
     if best is None:
@@ -173,12 +174,11 @@ def _one(
     traffic: Traffic,
     promise: Promise,
     factors: Factors,
-    factor: float,
     seed: int,
 ) -> tuple[float, Waits]:
     factors_K = factors.tpot.factors(case_of(config, one, part))
     made = engine(config, one, part, factors_K, traffic.prompt, traffic.answer)
-    return highest_rate(slower(made, factor), traffic, promise, seed=seed)
+    return highest_rate(made, traffic, promise, count=ROUGH_REQUESTS, seed=seed)
 
 
 def _plan(

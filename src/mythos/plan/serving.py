@@ -219,8 +219,7 @@ def met_share(config: ModelConfig, tokens: float) -> float:
 
 
 def peak_of(part: Hardware, precision: str) -> float:
-    """FLOP/s of the products of a recipe: of 16 bits where the part lacks its units or only weights are
-    small."""
+    """FLOP/s of a recipe's products: of 16 bits where the part lacks its units or only weights are small."""
     rate = {"fp8": part.fp8, "fp4": part.fp4}.get(precision)
     return rate or part.bf16
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mythos.plan.factors import Case, Law, Level
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 DELTA = 0.05  # of the log residual, where the Huber loss turns from square to straight
 _COMMON_RIDGE = 0.02
@@ -56,7 +57,7 @@ def fit_law(
         values = max(plan.blocks) + 1
         ridge_P[start : start + len(known) * values] = plan.ridge
         columns.append(np.array([start + known[key] * values if key else -1 for key in column]))
-    groups = _groups(width, plans, columns)
+    groups = _groups(count, width, plans, columns)
     theta_P, logs_N = np.zeros(total), np.log(seconds_N)
     for _ in range(_ROUNDS):
         scaled_NK = ideal_NK * np.exp(_logs(theta_P, width, plans, columns, count))
@@ -93,7 +94,7 @@ def predicted(law: Law, ideal_NK: Array, cases: Sequence[Case]) -> Array:
     )
 
 
-def _logs(theta_P: Array, width: int, plans: Sequence[Plan], columns: Sequence[Array], count: int) -> Array:
+def _logs(theta_P: Array, width: int, plans: Sequence[Plan], columns: Sequence[Ints], count: int) -> Array:
     logs_NK = np.tile(theta_P[:width], (count, 1))
     for plan, first_N in zip(plans, columns, strict=True):
         known = first_N >= 0
@@ -102,11 +103,13 @@ def _logs(theta_P: Array, width: int, plans: Sequence[Plan], columns: Sequence[A
 
 
 def _groups(
-    width: int, plans: Sequence[Plan], columns: Sequence[Array]
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp], Array]]:
+    count: int, width: int, plans: Sequence[Plan], columns: Sequence[Ints]
+) -> list[tuple[Ints, Ints, Array]]:
     """Runs that share all their keys: their rows, their parameters' places, and which terms (K) each of those
     stands for. What a step of the fit costs then hangs on keys, not on runs times parameters."""
-    firsts = np.stack(columns, axis=1) if plans else np.zeros((0, 0), int)
+    if not plans:
+        return [(np.arange(count), np.arange(width), np.eye(width))]
+    firsts = np.stack(columns, axis=1)
     kinds, member_N = np.unique(firsts, axis=0, return_inverse=True)
     found = []
     for at, starts in enumerate(kinds):

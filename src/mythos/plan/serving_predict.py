@@ -95,8 +95,8 @@ def predict(
 
 
 def predict_run(run: ServingRun, factors: Factors) -> Prediction | None:
-    """From the row's inputs alone; None when its model or accelerator is not known."""
-    if run.config is None or run.part is None:
+    """From the row's inputs alone; None when its model, accelerator or precision is not known."""
+    if run.config is None or run.part is None or run.unknown:
         return None
     return predict(
         run.config,

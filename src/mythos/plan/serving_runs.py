@@ -8,6 +8,8 @@ other's measurements:
   and with attention data parallelism as `attention_dp_size` (64, moe 8 x 8: 8) or as both (tp 4, dp 4, moe
   1 x 16: 4 accelerators in 4 groups).
 - Without `attention_dp_size`, groups are what the experts' product has beyond tp.
+- `pp_size` stages work on a batch each, so that they are here as many replicas of what one stage would be
+  with all layers: a token passes them all.
 - Disaggregated rows without `decode_num_workers` do not say how many workers there are, nor how attention
   and experts are split; `decode_tp_size` is then all accelerators of a worker.
 - `zhipuai`, `nvidia` and `deepseek-ai` names stand for one shape each (`published.toml`).
@@ -24,7 +26,7 @@ from pathlib import Path
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware, hardware
 from mythos.plan.published import known_as, shape
-from mythos.plan.serving import Deployment, bytes_per_accelerator
+from mythos.plan.serving import Deployment, Precision, bytes_per_accelerator
 from mythos.spec.config import ModelConfig
 
 COLUMNS = ("id", "backend", "model_path", "system", "precision", "mode", "isl", "osl")
@@ -32,6 +34,12 @@ HELD_OUT = 3  # of ten parts of all configurations, by hash
 # Disaggregated rows that do not say how many decode workers there are: in rows that do, few clients have
 # several workers each, many have one whose attention is not split.
 _WORKERS_OF_ONE, _CLIENTS_OF_ONE_WORKER, _MANY_CLIENTS = 6, 1000, 400
+# Recipes by other names; "" is 16 bits.
+_PRECISIONS: dict[str, Precision] = {
+    "": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp16": "bf16", "float16": "bf16",
+    "fp8": "fp8", "fp8_block": "fp8", "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4",
+    "int4": "int4", "int4_wo": "int4", "w4a16": "int4",
+}  # fmt: skip
 _USABLE = 0.88  # of memory that weights may fill for a layout to be believed
 
 
@@ -45,6 +53,7 @@ class ServingRun:
     system: str
     part: Hardware | None
     deployment: Deployment
+    unknown: str  # precision, where the row's is not known
     guessed: bool  # workers and split are not in the row
     concurrency: float
     prompt: float
@@ -56,7 +65,9 @@ class ServingRun:
     def status(self) -> str:
         if self.config is None:
             return "unknown-model"
-        return "unknown-hardware" if self.part is None else "predicted"
+        if self.part is None:
+            return "unknown-hardware"
+        return f"unknown-{self.unknown}" if self.unknown else "predicted"
 
     @property
     def configuration(self) -> str:
@@ -66,6 +77,8 @@ class ServingRun:
         """
         d = self.deployment
         layout = f"{d.accelerators},{d.dp},{d.ep}" if not d.prefill else f"{d.prefill}>{d.accelerators}"
+        if not d.prefill and d.replicas > 1:
+            layout += f",{d.replicas} stages"
         return "|".join((self.model, self.system, d.engine, d.precision, layout))
 
     @property
@@ -109,13 +122,20 @@ def _run(row: Mapping[str, str]) -> ServingRun:
     config, part = shape(row["model_path"]), _part(row["system"])
     found = re.search(r"silicon_concurrency=(\d+)", row.get("silicon_data_source", ""))
     concurrency = float(found.group(1)) if found else 0.0
-    precision = row["precision"].lower() or "bf16"
+    named = (row["precision"] or row.get("gemm_quant_mode", "")).lower()
+    precision = _PRECISIONS.get(named)
     guessed = row["mode"] == "disagg" and not _count(row, "decode_num_workers")
-    given = {"precision": precision, "engine": row["backend"], "version": row.get("backend_version", "")}
+    given = {
+        "precision": precision or "bf16",
+        "engine": row["backend"],
+        "version": row.get("backend_version", ""),
+    }
     if row["mode"] == "agg":
         size, dp, ep = aggregated_layout(row)
         concurrency = concurrency or _count(row, "batch_size") * dp
-        deployment = _deployment(config, part, size, dp, ep, concurrency, given)
+        stages = max(_count(row, "pp_size"), 1)
+        fits = None if stages > 1 else part  # the weights of a stage are not those of a replica here
+        deployment = _deployment(config, fits, size, dp, ep, given | {"replicas": stages})
     else:
         deployment, concurrency = _disaggregated(config, part, row, concurrency, given)
     return ServingRun(
@@ -125,6 +145,7 @@ def _run(row: Mapping[str, str]) -> ServingRun:
         system=row["system"],
         part=part,
         deployment=deployment,
+        unknown="" if precision else "precision",
         guessed=guessed,
         concurrency=_positive(concurrency, "concurrency or batch_size"),
         prompt=_positive(float(row["isl"]), "isl"),
@@ -163,7 +184,7 @@ def _disaggregated(
             dp = ep = size
     prefill = max(_count(row, "prefill_tp_size"), 1) * max(_count(row, "prefill_attention_dp_size"), 1)
     extra = {"prefill": prefill, "prefill_workers": max(_count(row, "prefill_num_workers"), 1)}
-    found = _deployment(config, part, size, dp, ep, concurrency, given | extra | {"replicas": workers})
+    found = _deployment(config, part, size, dp, ep, given | extra | {"replicas": workers})
     return found, concurrency
 
 
@@ -173,7 +194,6 @@ def _deployment(
     size: int,
     dp: int,
     ep: int,
-    concurrency: float,
     given: dict,
 ) -> Deployment:
     """With as many accelerators as the weights need at least, where the row has fewer: no such run can be."""

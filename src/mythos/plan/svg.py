@@ -142,7 +142,7 @@ def tornado(rows: Sequence[tuple[str, float, float]], middle: float, unit: str) 
 def short(value: float) -> str:
     """Three figures with a letter: 12.3M, 4.5k, 0.00123."""
     for limit, letter in ((1e15, ""), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
+        if abs(value) >= 0.9995 * limit:  # what three figures round up to it
             return f"{value:.3g}" if not letter else f"{value / limit:.3g}{letter}"
     return f"{value:.3g}"
 

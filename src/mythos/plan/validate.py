@@ -132,22 +132,20 @@ class Score:
 def scores(checked: Sequence[Checked]) -> tuple[Score, ...]:
     known = [one for one in checked if one.error is not None]
     lines = [_determined(known)]
-    for half, rows in _halves(known):
-        memory = [one for one in rows if one.group == "memory"]
-        static = [abs(one.error or 0) for one in memory if one.detail == "static"]
-        peak = [abs(one.error or 0) for one in memory if one.detail == "peak"]
-        lines.append(_line("memory, static: median error", half, static, 0.05))
-        lines.append(_line("memory, peak: median error", half, peak, 0.08))
-        lowest = max((-(one.error or 0) for one in memory), default=None)
-        holds = lowest is not None and lowest <= _LOW_LIMIT if len(memory) >= LEAST_CASES else None
-        lines.append(Score("memory: most below measured", half, len(memory), lowest, "<= 8%", holds))
+    memory = [one for one in known if one.group == "memory"]  # nothing of it is fitted
+    for detail, bar in (("static", 0.05), ("peak", _LOW_LIMIT)):
+        errors = [abs(one.error or 0) for one in memory if one.detail == detail]
+        lines.append(_line(f"memory, {detail}: median error", "all", errors, bar))
+    lowest = max((-(one.error or 0) for one in memory), default=None)
+    holds = lowest is not None and lowest <= _LOW_LIMIT if len(memory) >= LEAST_CASES else None
+    lines.append(Score("memory: most below measured", "all", len(memory), lowest, "<= 8%", holds))
     for half, rows in _halves(known):
         timed = [one for one in rows if one.group in ("dense", "moe", "hours")]
         for name, bar in (("dense", 0.10), ("moe", 0.15)):
             errors = [abs(one.error or 0) for one in timed if name in (one.group, one.detail)]
             lines.append(_line(f"training time, {name}: median error", half, errors, bar))
-        blind = [one for one in rows if not one.determined]
-        inside = [one.covered for one in blind if one.covered is not None]
+    for half, rows in (*_halves(known), ("all", known)):
+        inside = [one.covered for one in rows if not one.determined and one.covered is not None]
         share = sum(inside) / len(inside) if inside else None
         holds = 0.70 <= share <= 0.95 if share is not None and len(inside) >= LEAST_CASES else None
         lines.append(Score("published value in the interval", half, len(inside), share, "70-95%", holds))

@@ -31,7 +31,10 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """How a tier's weights come to be. `kind` is a key of `spec.load.OPTIONS`; `source` is what it names."""
+    """How a tier's weights come to be. `kind` is a key of `spec.load.OPTIONS`; `source` is what it names.
+
+    A tier that is trained may have a share of its own budget for each of STAGES among its options.
+    """
 
     kind: str
     source: str = ""
@@ -39,6 +42,7 @@ class MadeBy:
 
 
 TRAINED = ("pretrain", "distil")  # kinds that need a budget; `experts` may have one
+STAGES = ("sft", "dpo")  # what may follow, in this order: conversations, pairs of answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from mythos.records.errors import MythosError
 from mythos.records.table import check_keys, from_table
 from mythos.spec.config import ModelConfig
-from mythos.spec.family import Family, MadeBy, Price, SamplingDefaults, Tier
+from mythos.spec.family import STAGES, TRAINED, Family, MadeBy, Price, SamplingDefaults, Tier
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "hub": {"revision": str},
     "planned": {"tokens": float},  # never built: what it would take is for `mythos plan`
 }
+SHARING = (*TRAINED, "experts")  # kinds that share a budget
 
 
 class FamilyError(MythosError):
@@ -131,6 +132,8 @@ def _made_by(table: Any, where: str) -> MadeBy:
     if not isinstance(table, Mapping) or table.get("kind") not in OPTIONS:
         raise MythosError(f"{where} should be a table whose kind is one of {', '.join(OPTIONS)}.")
     kind, options = table["kind"], OPTIONS[table["kind"]]
+    if kind in SHARING:
+        options = options | {stage: float for stage in STAGES if stage in table}
     check_keys(table, ["kind", "source", *options], where)
     for key, of_type in options.items():
         value = table.get(key)
@@ -138,7 +141,12 @@ def _made_by(table: Any, where: str) -> MadeBy:
             raise MythosError(f"{where}.{key} should be of type {of_type.__name__}.")
         if key.endswith("_sha256") and not SHA256.fullmatch(str(value)):
             raise MythosError(f"{where}.{key} should be 64 hexadecimal digits.")
-    if kind in ("pretrain", "distil", "experts") and not (
+    stages = [table[stage] for stage in STAGES if stage in options]
+    if not (all(share > 0 for share in stages) and sum(stages) < 1):
+        raise MythosError(
+            f"{where}: the shares of {' and '.join(STAGES)} lie above 0 and sum to less than 1."
+        )
+    if kind in SHARING and not (
         0 < table["share"] <= 1
         and table["optimiser"] in ("adamw", "muon")
         and 0 < table["learning_rate"] < 1

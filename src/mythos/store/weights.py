@@ -89,6 +89,31 @@ def register(
         add_copy(conn, clock, principal, root, weights_place(root), "encrypted")
 
 
+def record_measured(
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    family: str,
+    tier: str,
+    root: str,
+    measured: Mapping[str, Any],
+) -> None:
+    """Puts what was measured of registered weights into their lineage, in place of what stood there; logs it.
+
+    It decides nothing: the gate looks at evidence only. StoreError for weights that are not registered.
+    """
+    require_operator(principal)
+    same = (weights.c.family == family, weights.c.tier == tier, weights.c.root == root)
+    with store.begin() as conn:
+        lineage = conn.execute(sa.select(weights.c.lineage).where(*same)).scalar()
+        if lineage is None:
+            raise StoreError(f"no weights {root[:12]} of {family}/{tier} are registered")
+        event = {"kind": "weights.measured", "principal": principal.id, "family": family, "tier": tier}
+        append(conn, clock, {**event, "root": root, "measured": measured})
+        changed = canonical({**parse(lineage), "measured": measured})
+        conn.execute(weights.update().where(*same).values(lineage=changed))
+
+
 def registered(store: Store) -> list[Registered]:
     """All registered weights, in order of (last) registration: the last of a tier is the one in use."""
     with store.read() as conn:

@@ -42,7 +42,8 @@ from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, register, registered
 from mythos.store.weights_key import weights_keyring
 from mythos.train.experts import expand, expanded_config
-from mythos.train.recipes import EXPERT_DOMAINS, Training, run_directory, run_facts, train_tier
+from mythos.train.recipes import EXPERT_DOMAINS, run_directory, run_facts, train_tier
+from mythos.train.run import Training
 from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]

@@ -25,6 +25,7 @@ from mythos.train.forward import Routed, Trainee
 from mythos.train.loss import weighted_cross_entropy
 from mythos.train.machine import matmul_peak
 from mythos.train.optim import Optimiser
+from mythos.train.preference import preference_loss
 from mythos.train.settings import Budget, TrainError, TrainSettings, rate_factor
 from mythos.train.weights import computing
 
@@ -37,7 +38,7 @@ PATIENCE = 10  # steps in a row whose gradient is not finite before the run is g
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One step, as it stands in the metrics file. `loss` is in nats per counted target."""
+    """One step, as it stands in the metrics file. `loss` is in nats per counted target, or per pair."""
 
     step: int
     tokens: int
@@ -192,13 +193,17 @@ def _gradient(
         paused += pause()
         x_TD, of = trainee.hidden(part.packed)
         head_VD, targets_TA, weights_TA = trainee.head_VD, part.targets_TA, part.weights_TA
-        loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+        if part.preference is None:
+            loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+        else:
+            loss = preference_loss(x_TD, head_VD, part, compiled) / count
         total += loss.item()
         predicted, of_ahead = trainee.ahead(part.packed, x_TD)
-        for places, y_TD in enumerate(predicted, 1):
-            later = further(part, places)
-            extra = weighted_cross_entropy(y_TD, head_VD, later.targets_TA, later.weights_TA, compiled)
-            loss = loss + MTP_WEIGHT / len(predicted) / count * extra
+        if part.preference is None:  # prediction modules learn from text, not from pairs
+            for places, y_TD in enumerate(predicted, 1):
+                later = further(part, places)
+                extra = weighted_cross_entropy(y_TD, head_VD, later.targets_TA, later.weights_TA, compiled)
+                loss = loss + MTP_WEIGHT / len(predicted) / count * extra
         loss.backward()
         optimiser.collect()
         routed.append(of + of_ahead)

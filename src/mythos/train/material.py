@@ -8,7 +8,7 @@ from pathlib import Path
 from mythos.data.build import build_corpus, is_held_out
 from mythos.data.corpus import SPLITS, Corpus, open_corpus
 from mythos.data.overlap import Items, index_items
-from mythos.data.sources import DOMAINS, sources_of
+from mythos.data.sources import DOMAINS, SAFETY, sources_of
 from mythos.data.tokenizer import Tokenizer
 from mythos.data.train_tokenizer import train_tokenizer
 from mythos.store.home import Home, private_directory, write_private
@@ -23,7 +23,7 @@ TOKENIZER_TEXT = 6_000_000  # characters of each domain that the vocabulary is l
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """`train` and `held_out` by domain."""
+    """`train` and `held_out` by domain. To train on there is also `SAFETY`, which a suite measures."""
 
     tokenizer: bytes
     template: str
@@ -52,14 +52,14 @@ def material(
     place, digest = _place(home, family), hashlib.sha256(tokenizer).hexdigest()
     progress("evaluations", 0, 0)
     asked = index_items(evaluations(home.cache, progress))
-    for name in DOMAINS:
+    for name in (*DOMAINS, SAFETY):
         if not _made_with(place / name, digest, asked):
             opened = {source.name: source.open(home.cache, progress) for source in sources_of(name)}
             facts = {source: dict(one.facts) for source, one in opened.items()}
             documents = (document for one in opened.values() for document in one.documents)
             build_corpus(place / name, name, documents, facts, tokenizer, template, asked, progress)
-    splits = [{name: open_corpus(place / name / split) for name in DOMAINS} for split in SPLITS]
-    return Material(tokenizer, template, *splits)
+    train, held_out = ({name: open_corpus(place / name / split) for name in DOMAINS} for split in SPLITS)
+    return Material(tokenizer, template, train | {SAFETY: open_corpus(place / SAFETY / SPLITS[0])}, held_out)
 
 
 def _place(home: Home, family: str) -> Path:

@@ -1,11 +1,11 @@
-"""How a declared tier is trained: from scratch, or pruned from its parent and distilled from all
-its parents.
+"""How a declared tier is trained: from scratch, pruned from its parent and distilled from all its parents,
+or as experts; then its stages.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from mythos import __version__
-from mythos.data.corpus import Corpus
-from mythos.data.mix import Mixture
-from mythos.data.sources import MIXES
+from mythos.data.sources import MIXES, SAFETY
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import TOKENIZER, WeightsFiles
 from mythos.records.canonical import canonical
@@ -23,31 +21,19 @@ from mythos.records.keyring import Keyring
 from mythos.spec.config import ModelConfig
 from mythos.spec.family import Tier
 from mythos.store.home import Home, private_directory, write_private
-from mythos.train.batch import Batch, Batches, next_tokens, packed_rows
+from mythos.train.batch import Batch, Batches, mixed
 from mythos.train.distil import distilling
 from mythos.train.experts import expand
-from mythos.train.loop import Metrics, train
 from mythos.train.material import Material
 from mythos.train.prune import channel_importance, layers_to_keep, without_channels, without_layers
+from mythos.train.run import Run, Training
 from mythos.train.settings import Budget, TrainError, TrainSettings
+from mythos.train.stages import CHATS, only_mlps, run_stages, stage_facts, stage_shares
 from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What training a tier takes beside its declaration. `pause`, `compiled`: see
-    `mythos.train.loop.train`.
-    """
-
-    material: Material
-    budget: Budget
-    report: Callable[[Metrics], None] = lambda _: None
-    pause: Callable[[], float] = lambda: 0.0
-    compiled: bool = True
-
 
 # Shares of the rows. All four, so that each is learnt a little; the small ones come round often enough.
 WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
+DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on what is declined, and how
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
 EXPERT_SHARE = 0.2  # of the budget, for each; the rest trains router and experts together
@@ -76,13 +62,24 @@ def run_facts(tier: Tier, parents: Mapping[str, str], material: Material, budget
         "parents": dict(parents),
         "settings": asdict(recipe(tier)),
         "budget": asdict(budget),
-        "data": {name: corpus.digest for name, corpus in sorted(material.train.items())},
-        "weights": WEIGHTS,
+        "data": {name: material.train[name].digest for name in corpora_of(tier)},
+        "weights": _weights(tier),
         "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS} if tier.made_by.kind == "experts" else {},
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
+    if stages := stage_facts(tier, recipe(tier)):
+        facts["stages"] = stages
     return json.loads(json.dumps(facts))  # as it is read back: no tuples
+
+
+def corpora_of(tier: Tier) -> list[str]:
+    """The corpora that a tier is trained on, in the order of their names."""
+    return sorted({*_weights(tier), *(CHATS if "sft" in stage_shares(tier) else ())})
+
+
+def _weights(tier: Tier) -> Mapping[str, float]:
+    return DISTILLED if tier.made_by.kind == "distil" else WEIGHTS
 
 
 def run_directory(home: Home, tier: Tier, facts: Mapping[str, Any]) -> Path:
@@ -90,17 +87,6 @@ def run_directory(home: Home, tier: Tier, facts: Mapping[str, Any]) -> Path:
     return (
         home.path / "runs" / f"{tier.family}-{tier.name}-{hashlib.sha256(canonical(facts)).hexdigest()[:12]}"
     )
-
-
-def mixed(corpora: Mapping[str, Corpus], weights: Mapping[str, float], settings: TrainSettings) -> Batches:
-    """Next-token batches of a mix of corpora."""
-    mixture = Mixture({name: corpora[name] for name in weights}, weights, settings.length, settings.seed)
-
-    def batches(first: int, rows: int) -> Any:
-        part = mixture.rows(first, rows)
-        return next_tokens(packed_rows(part.tokens, part.positions), part.targets)
-
-    return batches
 
 
 def train_tier(
@@ -115,7 +101,8 @@ def train_tier(
 
     TrainError when the vocabulary of the data is not the tier's.
     """
-    for name, corpus in training.material.train.items():
+    for name in corpora_of(tier):
+        corpus = training.material.train[name]
         if corpus.vocab_size > tier.config.vocab:
             raise TrainError(
                 f"The corpus {name} has {corpus.vocab_size} tokens, {tier.name} knows {tier.config.vocab}.",
@@ -133,62 +120,44 @@ def train_tier(
     private_directory(place.parent)
     private_directory(place)
     run = Run(place, keyring, recipe(tier), training, facts)
+    return run_stages(run, tier, _first(run, tier, parents, progress), progress)
+
+
+def _first(
+    run: Run,
+    tier: Tier,
+    parents: Mapping[str, WeightsFiles],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """The tier before its stages, with the share of the budget that they leave."""
+    share = 1 - sum(stage_shares(tier).values())
     if tier.made_by.kind == "pretrain":
         model = fresh_model(tier.config, run.settings.seed)
-        return run.train(model, mixed(training.material.train, WEIGHTS, run.settings))
+        batches = mixed(run.training.material.train, WEIGHTS, run.settings)
+        return run.train(model, batches, share=share)
     plain = {name: plain_tensors(files.tensors) for name, files in parents.items()}
     if tier.made_by.kind == "experts":
         ((name, files),) = parents.items()
-        return _experts(run, tier, files.config, plain[name])
-    return _distilled(run, tier, parents, plain, progress)
+        return _experts(run, tier, files.config, plain[name], share)
+    return _distilled(run, tier, parents, plain, share, progress)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A directory and all that its trainings share."""
-
-    place: Path
-    keyring: Keyring
-    settings: TrainSettings
-    training: Training
-    facts: Mapping[str, Any]
-
-    def train(
-        self, model: Transformer, batches: Batches, part: str = "", share: float = 1.0
-    ) -> dict[str, Tensor]:
-        """What training `model` changes, with this share of the budget, in the subdirectory `part`."""
-        whole = self.training.budget
-        budget = Budget(
-            None if whole.tokens is None else max(1, round(whole.tokens * share)),
-            None if whole.seconds is None else whole.seconds * share,
-        )
-        trained = train(
-            self.place / part, self.keyring, model, batches, self.settings, budget, self.facts,
-            self.training.report, self.training.pause, self.training.compiled,
-        )  # fmt: skip
-        return dict(trained.tensors)
-
-
-def _experts(run: Run, tier: Tier, dense: ModelConfig, plain: dict[str, Tensor]) -> dict[str, Tensor]:
+def _experts(
+    run: Run, tier: Tier, dense: ModelConfig, plain: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
     """The parent's MLP, and one trained from it on each domain, behind a router that is trained on the mix.
 
     After Branch-Train-MiX (arXiv 2403.07816); only MLPs are trained apart, so all else is the parent's.
     """
     corpora, sources = run.training.material.train, [plain]
     for domain in EXPERT_DOMAINS:
-        model = _only_mlps(model_from(dense, plain))
+        model = only_mlps(model_from(dense, plain))
         batches = mixed(corpora, MIXES[domain], run.settings)
-        sources.append(plain | run.train(model, batches, domain, EXPERT_SHARE))
+        sources.append(plain | run.train(model, batches, domain, share * EXPERT_SHARE))
     merged = expand(plain, tier.config, sources)
-    model = _only_mlps(model_from(tier.config, merged))
-    share = 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
+    model = only_mlps(model_from(tier.config, merged))
+    share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
     return merged | run.train(model, mixed(corpora, WEIGHTS, run.settings), MERGED, share)
-
-
-def _only_mlps(model: Transformer) -> Transformer:
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".mlp." in name)
-    return model
 
 
 def _distilled(
@@ -196,6 +165,7 @@ def _distilled(
     tier: Tier,
     parents: Mapping[str, WeightsFiles],
     plain: Mapping[str, dict[str, Tensor]],
+    share: float,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Tensor]:
     """Layers of the first parent, taught by all of them."""
@@ -203,7 +173,7 @@ def _distilled(
         computing(model_from(files.config, plain[name])).requires_grad_(False)
         for name, files in parents.items()
     ]
-    batches = mixed(run.training.material.train, WEIGHTS, run.settings)
+    batches = mixed(run.training.material.train, DISTILLED, run.settings)
     name, first = next(iter(parents.items()))
     if replace(first.config, layers=tier.config.layers, ffn=tier.config.ffn) != tier.config:
         raise TrainError(
@@ -216,7 +186,8 @@ def _distilled(
         tensors = without_channels(tensors, channel_importance(shallow, [batches(0, 4)]), tier.config.ffn)
     student = model_from(tier.config, tensors)
     truth = float(dict(tier.made_by.options)["truth"])
-    return run.train(student, distilling(batches, teachers, truth, run.place / "teacher", run.keyring))
+    taught = distilling(batches, teachers, truth, run.place / "teacher", run.keyring)
+    return run.train(student, taught, share=share)
 
 
 def _layers(

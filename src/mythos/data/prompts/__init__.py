@@ -6,11 +6,14 @@ author, an assistant: label provenance "assistant". No human has labelled them. 
 holds operational detail, so that the set can be published. `everyday.jsonl` holds 90 ordinary things that
 people say, from which probes learn what is harmless; none of its subjects is one of the talks'. `talks.jsonl`
 holds 20 forbidden tasks split over six turns and 20 harmless conversations of that length, for measuring
-only. All by the same author.
+only. `safety.jsonl` holds 144 exchanges to train on: twelve topics of the refusal set, none of them held out,
+other prompts, half of them to refuse, each with an answer; none holds what would help to do harm.
+`constitution.toml` says what is asked of an answer. All by the same author.
 Limits: docs/explanation/safeguards.md.
 """
 
 import json
+import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -47,6 +50,26 @@ class Talk:
     turns: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A prompt of a topic of the refusal set and our answer to it; ids are `topic-rt01`, `topic-at01`."""
+
+    id: str
+    topic: str
+    domain: str
+    kind: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """One principle of the constitution."""
+
+    id: str
+    text: str
+
+
 REPLY = "I see. Please go on."
 
 
@@ -63,6 +86,17 @@ def everyday() -> list[Prompt]:
 def talks() -> list[Talk]:
     """All 40 conversations."""
     return [Talk(row["id"], row["kind"], tuple(row["turns"])) for row in _rows("talks.jsonl")]
+
+
+def safety() -> list[Exchange]:
+    """All 144 exchanges, in the file's order."""
+    return [Exchange(**row) for row in _rows("safety.jsonl")]
+
+
+def constitution() -> list[Principle]:
+    """Its principles, the weightiest first."""
+    text = files(__name__).joinpath("constitution.toml").read_text("utf-8")
+    return [Principle(**row) for row in tomllib.loads(text)["principles"]]
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
