@@ -4,13 +4,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import growing_cache
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mythos.model.attention import causal_attend
 from mythos.model.moe import Experts, Router
 from mythos.model.transformer import Transformer
-from mythos.spec.config import ModelConfig, MoEConfig
-from mythos.spec.counting import active_parameters, flops_per_token, kv_bytes_per_token, parameters
+from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
+from mythos.spec.counting import (
+    active_parameters,
+    flops_per_token,
+    kv_bytes_per_token,
+    mtp_parameters,
+    parameters,
+)
 
 
 @st.composite
@@ -29,6 +36,16 @@ def configs(draw: st.DrawFn, expert_widths: st.SearchStrategy[int]) -> ModelConf
             score=draw(st.sampled_from(["softmax", "sigmoid"])),
             bias=draw(st.booleans()),
             groups=groups,
+            latent=draw(st.none() | expert_widths),
+        )
+    mla = None
+    if draw(st.booleans()):
+        mla = MLAConfig(
+            kv_rank=draw(st.integers(1, 12)),
+            nope_dim=2 * draw(st.integers(1, 4)),
+            rope_dim=2 * draw(st.integers(1, 4)),
+            value_dim=draw(st.integers(1, 9)),
+            q_rank=draw(st.integers(0, 12)),
         )
     return ModelConfig(
         vocab=draw(st.integers(1, 50)),
@@ -36,14 +53,16 @@ def configs(draw: st.DrawFn, expert_widths: st.SearchStrategy[int]) -> ModelConf
         width=draw(st.integers(1, 24)),
         heads=kv_heads * draw(st.integers(1, 3)),
         kv_heads=kv_heads,
-        head_dim=2 * draw(st.integers(1, 6)),
+        head_dim=2 * draw(st.integers(1, 6)) if mla is None else mla.nope_dim + mla.rope_dim,
         ffn=draw(st.integers(1, 40)),
         context=32,
         tied=draw(st.booleans()),
-        qk_norm=draw(st.booleans()),
+        qk_norm=mla is None and draw(st.booleans()),
         moe=moe,
         dense_layers=tuple(draw(st.sets(st.integers(0, layers - 1)))) if moe else (),
-        attention_bias=draw(st.booleans()),
+        attention_bias=mla is None and draw(st.booleans()),
+        mla=mla,
+        mtp=draw(st.integers(0, 2)),
     )
 
 
@@ -52,7 +71,10 @@ def configs(draw: st.DrawFn, expert_widths: st.SearchStrategy[int]) -> ModelConf
 def test_parameters_are_the_tensors(config: ModelConfig) -> None:
     with torch.device("meta"):
         model = Transformer(config)
-    assert parameters(config) == sum(p.numel() for p in model.parameters())
+    predictions = sum(p.numel() for p in model.mtp.parameters())
+    assert mtp_parameters(config) == predictions
+    assert parameters(config) == sum(p.numel() for p in model.parameters()) - predictions
+    model.mtp = nn.ModuleList()  # one token makes no use of them
     idle = 0
     for experts in model.modules():
         if isinstance(experts, Experts) and config.moe is not None:
@@ -70,7 +92,7 @@ def test_flops_and_cache_are_what_one_decode_step_does(config: ModelConfig, past
     attend, cached = growing_cache(), []
 
     def watched(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        cached.append(k.nbytes + v.nbytes)
+        cached.append(k.nbytes if k is v else k.nbytes + v.nbytes)
         return attend(layer, q, k, v)
 
     with torch.no_grad():
@@ -80,9 +102,13 @@ def test_flops_and_cache_are_what_one_decode_step_does(config: ModelConfig, past
             logits = model(torch.tensor([0]), torch.tensor([past]), watched)
     assert logits.shape == (1, config.vocab)
     # Few rows are routed by a sum of products, row by row, which the counter does not know either.
-    routers = [module for module in model.modules() if isinstance(module, Router)]
+    routers = [module for module in model.layers.modules() if isinstance(module, Router)]
     routed = sum(2 * router.weight.numel() for router in routers)
     assert counter.get_total_flops() + routed == flops_per_token(config, past + 1)
+    cached.clear()
+    attend = growing_cache()
+    with torch.no_grad():
+        model(torch.tensor([0]), torch.tensor([past]), watched, absorbed=True)
     assert sum(cached) == kv_bytes_per_token(config, 4)
 
 

@@ -34,6 +34,22 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+_LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 48,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 20,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "pad_token_id": None,
+}
 SETTINGS: dict[str, tuple[str, dict]] = {
     "llama": ("Llama", {"tie_word_embeddings": True}),
     "llama-biases": ("Llama", {"attention_bias": True, "num_key_value_heads": 4}),
@@ -53,7 +69,24 @@ SETTINGS: dict[str, tuple[str, dict]] = {
         "Qwen3Moe",
         _EXPERTS | {"moe_intermediate_size": 20, "mlp_only_layers": [1], "norm_topk_prob": False},
     ),
+    "deepseek-v3": (
+        "DeepseekV3",
+        _LATENT | {"rope_parameters": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}},
+    ),
+    "deepseek-v3-options": (
+        "DeepseekV3",
+        _LATENT
+        | {
+            "q_lora_rank": None,
+            "norm_topk_prob": False,
+            "routed_scaling_factor": 1.7,
+            "tie_word_embeddings": True,
+        }
+        | {"rope_parameters": _YARN | {"mscale": 0.7, "mscale_all_dim": 1.2}},
+    ),
+    "kimi-k2": ("DeepseekV3", _LATENT | {"n_group": 1, "topk_group": 1, "n_shared_experts": 1}),
 }
+LATENT = ["deepseek-v3", "deepseek-v3-options", "kimi-k2"]
 KINDS = list(SETTINGS)
 
 
@@ -65,9 +98,12 @@ def theirs(kind: str, seed: int = 0) -> Any:
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(0.0, 0.15)
+            parameter.normal_(0.0, 0.13 if kind in LATENT else 0.15)
             if parameter.dim() == 1:
                 parameter.add_(1.0)
+        for buffer_name, buffer in model.named_buffers():
+            if buffer_name.endswith("e_score_correction_bias"):
+                buffer.normal_(0.0, 0.1)
     return model
 
 

@@ -15,16 +15,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mythos.spec.config import MoEConfig
+from mythos.spec.config import MLAConfig, MoEConfig
 from mythos.train import checkpoint, loop
-from mythos.train.batch import Batch
+from mythos.train.batch import Batch, further
 from mythos.train.checkpoint import Checkpoint, CheckpointError
+from mythos.train.forward import Trainee
 from mythos.train.loop import METRICS, Metrics, Trained, train
+from mythos.train.loss import weighted_cross_entropy
 from mythos.train.settings import Budget, TrainError, TrainSettings, parse_budget, rate_factor
-from mythos.train.weights import fresh_model
+from mythos.train.weights import fresh_model, model_from
 from tests.train.runs import SETTINGS, TINY, batches, keyring, run
 
 MOE = replace(TINY, moe=MoEConfig(routed=4, top_k=2, width=32, bias=True))
+LATENT = replace(
+    TINY,
+    head_dim=12,
+    mla=MLAConfig(kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8, q_rank=24),
+    mtp=2,
+    moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, score="sigmoid", bias=True, latent=16),
+)
 
 
 class Stopped(Exception):
@@ -57,6 +66,24 @@ def test_the_loss_falls_on_real_text(tmp_path: Path, optimiser: str) -> None:
     assert trained.loss < 3.0
 
 
+def test_prediction_modules_learn_beside_the_model(tmp_path: Path) -> None:
+    """Their loss is not told as the model's, and falls: what they predict of trained text is better than
+    chance.
+    """
+    told: list[Metrics] = []
+    trained = run(tmp_path / "run", 80, LATENT, report=told.append, balance="quantile")
+    assert 5.4 < told[0].loss < 5.7
+    assert trained.loss < 3.2
+    model = model_from(LATENT, trained.tensors)
+    trainee, batch = Trainee(model, compiled=False, recompute=False), batches(0, 4)
+    with torch.no_grad():
+        states, _ = trainee.ahead(batch.packed, trainee.hidden(batch.packed)[0])
+        for places, x_TD in enumerate(states, 1):
+            later = further(batch, places)
+            loss = weighted_cross_entropy(x_TD, trainee.head_VD, later.targets_TA, later.weights_TA)
+            assert loss / (later.targets_TA >= 0).sum() < 4.0
+
+
 @pytest.mark.parametrize(
     ("config", "changes"),
     [
@@ -65,6 +92,7 @@ def test_the_loss_falls_on_real_text(tmp_path: Path, optimiser: str) -> None:
         (TINY, {"recompute": True}),
         (MOE, {"balance": "bias"}),
         (MOE, {"balance": "quantile", "optimiser": "muon"}),
+        (LATENT, {"balance": "quantile", "optimiser": "muon", "recompute": True}),
     ],
 )
 def test_a_stopped_run_ends_with_the_same_bits(

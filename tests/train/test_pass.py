@@ -12,16 +12,21 @@ from torch import Tensor
 from mythos.model.attention import causal_attend
 from mythos.model.moe import Router
 from mythos.model.transformer import Transformer
-from mythos.spec.config import ModelConfig, MoEConfig
+from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
 from mythos.train import loss as loss_module
 from mythos.train.attention import packed_attend
 from mythos.train.balance import load, quantile_bias, rebalance
+from mythos.train.batch import Batch, further
 from mythos.train.forward import Packed, Trainee
 from mythos.train.loss import cross_entropy, weighted_cross_entropy
 from mythos.train.weights import fresh_model
 
 CONFIG = ModelConfig(vocab=97, layers=2, width=32, heads=6, kv_heads=2, head_dim=8, ffn=64, context=512)
 MOE = replace(CONFIG, moe=MoEConfig(routed=4, top_k=2, width=32))
+LATENT = replace(
+    MOE, head_dim=12, mla=MLAConfig(kv_rank=16, nope_dim=8, rope_dim=4, value_dim=10, q_rank=24), mtp=2,
+    moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, score="sigmoid", bias=True, latent=16),
+)  # fmt: skip
 
 
 def packed(lengths: list[int], rows: int) -> Packed:
@@ -37,7 +42,7 @@ def gradients(model: Transformer) -> dict[str, Tensor]:
     return grads
 
 
-@pytest.mark.parametrize("config", [CONFIG, MOE, replace(CONFIG, tied=False, qk_norm=True)])
+@pytest.mark.parametrize("config", [CONFIG, MOE, replace(CONFIG, tied=False, qk_norm=True), LATENT])
 @pytest.mark.parametrize("lengths", [[300, 300], [100, 60, 140, 1, 299], [200] * 3])
 def test_packed_documents_equal_documents_alone(config: ModelConfig, lengths: list[int]) -> None:
     """Loss and every gradient, in float32, against the model's own pass over one document at a time."""
@@ -64,6 +69,48 @@ def test_packed_documents_equal_documents_alone(config: ModelConfig, lengths: li
         torch.testing.assert_close(got_grads[name] / scale, grad / scale, rtol=0, atol=2e-4, msg=name)
 
 
+@pytest.mark.parametrize("lengths", [[300, 300], [100, 60, 140, 1, 299]])
+def test_predictions_of_packed_documents_equal_documents_alone(lengths: list[int]) -> None:
+    """Loss and gradients of every prediction module, over the tokens whose target lies in their document."""
+    model, batch = fresh_model(LATENT, 0), packed(lengths, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    targets_T = torch.randint(-1, 97, (600,), generator=torch.Generator().manual_seed(1))
+    whole = Batch(batch, targets_T[:, None], torch.ones(600, 1), 600)
+    trainee = Trainee(model, compiled=False, recompute=False)
+    x_TD, _ = trainee.hidden(batch)
+    got = torch.zeros(())
+    for places, y_TD in enumerate(trainee.ahead(batch, x_TD)[0], 1):
+        later = further(whole, places)
+        got = got + weighted_cross_entropy(y_TD, trainee.head_VD, later.targets_TA, later.weights_TA)
+    got.backward()
+    got_grads = gradients(model)
+    seen = []
+    hook = model.norm.register_forward_hook(lambda _m, _x, out: seen.append(out))
+    want = torch.zeros(())
+    for tokens, targets in zip(
+        batch.tokens_RL.flatten().split(lengths), targets_T.split(lengths), strict=True
+    ):
+        model(tokens, torch.arange(len(tokens)), causal_attend([len(tokens)]))
+        state = seen.pop()
+        for depth in range(LATENT.mtp):
+            count = len(tokens) - depth - 1  # of those that have a token so much later
+            if count < 1:
+                break
+            later = tokens[depth + 1 :]
+            state = model.ahead(depth, state[:count], later, torch.arange(count), causal_attend([count]))
+            want = want + F.cross_entropy(
+                state @ model.embed.weight.T, targets[depth + 1 :], ignore_index=-1, reduction="sum"
+            )
+    hook.remove()
+    want.backward()
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-3)
+    for name, grad in gradients(model).items():
+        scale = grad.abs().max().item() + 1e-6
+        torch.testing.assert_close(got_grads[name] / scale, grad / scale, rtol=0, atol=2e-4, msg=name)
+
+
 def test_recompute_has_the_same_gradients() -> None:
     model, batch, targets_T = fresh_model(MOE, 0), packed([300, 300], 2), torch.arange(600) % 97
     found = []
@@ -76,7 +123,7 @@ def test_recompute_has_the_same_gradients() -> None:
 
 @pytest.mark.slow
 def test_the_compiled_pass_has_the_same_gradients() -> None:
-    for config in (CONFIG, MOE):
+    for config in (CONFIG, MOE, LATENT):
         model, batch, targets_T = fresh_model(config, 0), packed([100, 200, 300], 2), torch.arange(600) % 97
         found = []
         for compiled in (False, True):

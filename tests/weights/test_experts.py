@@ -13,7 +13,7 @@ from mythos.engine.request import Delta, Request, Sampling
 from mythos.model.moe import FEW_ROWS
 from mythos.model.quant import load_served, scale_name
 from mythos.model.transformer import Transformer
-from mythos.spec.config import ModelConfig, MoEConfig
+from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
 from mythos.train.experts import expand, expanded_config
 
 MOE = dataclasses.replace(LLAMA, moe=MoEConfig(routed=4, top_k=2, width=LLAMA.ffn))
@@ -61,11 +61,20 @@ def test_only_experts_that_hold_the_dense_layer_can_be_copied() -> None:
         dataclasses.replace(MOE.moe, shared=1),
         dataclasses.replace(MOE.moe, renormalise=False),
         dataclasses.replace(MOE.moe, scale=2.0),
+        dataclasses.replace(MOE.moe, latent=8),
     ):
         assert expanded_config(LLAMA, wrong) is None
     assert expanded_config(MOE, MOE.moe) is None
+    assert expanded_config(dataclasses.replace(LLAMA, mtp=1), MOE.moe) is None
 
 
+LATENT = {  # latent attention, experts in a latent width, and a prediction module that nothing runs
+    "head_dim": 48,
+    "kv_heads": 4,
+    "mla": MLAConfig(kv_rank=64, nope_dim=32, rope_dim=16, value_dim=24, q_rank=48),
+    "mtp": 1,
+    "moe": MoEConfig(routed=8, top_k=3, width=96, shared=1, score="sigmoid", bias=True, latent=64),
+}
 SCORES = {
     "softmax": MoEConfig(routed=8, top_k=2, width=96),
     "sigmoid, biased, grouped": MoEConfig(
@@ -74,11 +83,12 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("scores", [*SCORES, "latent"])
 def test_different_experts_are_exact_in_any_company(scores: str, tmp_path, monkeypatch) -> None:
     """Greedy tokens of random experts behind a random router: alone, and among others in a random order."""
     monkeypatch.setenv("MYTHOS_KEYS", str(tmp_path / "keys"))
-    tiny = tiny_home(tmp_path, config=dataclasses.replace(CONFIG, moe=SCORES[scores]))
+    changes = LATENT if scores == "latent" else {"moe": SCORES[scores]}
+    tiny = tiny_home(tmp_path, config=dataclasses.replace(CONFIG, **changes))
     rng = random.Random(4)
     prompts = [
         tuple(rng.choices(range(3, 259), k=n)) for n in (1, 5, 16, 17, 40, 255, 256, 257, 300, 520) * 2

@@ -23,10 +23,18 @@ from mythos.model.quant import (
     to_int8,
 )
 from mythos.model.transformer import Transformer
-from mythos.spec.config import MoEConfig
+from mythos.spec.config import MLAConfig, MoEConfig
 
 MOE = dataclasses.replace(
     LLAMA, qk_norm=True, dense_layers=(0,), moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, bias=True)
+)
+LATENT = dataclasses.replace(
+    MOE,
+    qk_norm=False,
+    head_dim=40,
+    mla=MLAConfig(kv_rank=32, nope_dim=24, rope_dim=16, value_dim=20),
+    mtp=1,
+    moe=MoEConfig(routed=4, top_k=2, width=32, shared=1, latent=32),
 )
 BIASED = dataclasses.replace(LLAMA, attention_bias=True, tied=False)
 TOKENS = torch.arange(3, 40)
@@ -40,9 +48,10 @@ def served(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v for name, weight in weights.items() for k, v in served_form(name, weight).items()}
 
 
-def logits(model: Transformer, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
+def logits(model: Transformer, tokens: torch.Tensor = TOKENS, absorbed: bool = False) -> torch.Tensor:
     with torch.inference_mode():
-        return model(tokens, torch.arange(len(tokens)), causal_attend([len(tokens)])).float()
+        attend = causal_attend([len(tokens)])
+        return model(tokens, torch.arange(len(tokens)), attend, absorbed=absorbed).float()
 
 
 def test_every_value_is_within_half_a_step() -> None:
@@ -89,7 +98,7 @@ def test_a_row_has_the_same_bits_beside_any_others() -> None:
     assert torch.equal(embedding(torch.tensor([5, 5, 7])), dequantise(q, scale, torch.bfloat16)[[5, 5, 7]])
 
 
-@pytest.mark.parametrize("config", [LLAMA, BIASED, MOE], ids=["dense", "biased", "experts"])
+@pytest.mark.parametrize("config", [LLAMA, BIASED, MOE, LATENT], ids=["dense", "biased", "experts", "latent"])
 def test_served_model_is_close_to_the_float_one(config) -> None:
     weights = random_weights(config)
     model = Transformer(config)
@@ -98,6 +107,9 @@ def test_served_model_is_close_to_the_float_one(config) -> None:
     quick = load_served(config, served(weights))
     found = logits(quick)
     assert F.cosine_similarity(found, right, dim=-1).min() > (0.9 if config.moe else 0.99)
+    assert F.cosine_similarity(logits(quick, absorbed=True), right, dim=-1).min() > (
+        0.9 if config.moe else 0.99
+    )
     assert torch.equal(logits(to_int8(model)), found)  # both ways to the served form agree
     kinds = {name: tensor.dtype for name, tensor in quick.state_dict().items()}
     assert kinds["layers.1.self_attn.q_proj.weight"] == torch.int8
@@ -105,6 +117,9 @@ def test_served_model_is_close_to_the_float_one(config) -> None:
     if config.moe:
         assert kinds["layers.1.mlp.experts.gate_up_proj"] == torch.int8
         assert kinds["layers.1.mlp.gate.weight"] == torch.float32
+    if config.mla:
+        assert kinds["layers.1.self_attn.kv_b_proj.weight"] == torch.int8
+        assert kinds["mtp.0.block.mlp.fc1_latent_proj.weight"] == torch.int8
 
 
 def test_a_served_model_holds_the_tensors_it_was_given() -> None:
@@ -131,6 +146,9 @@ def test_tensors_that_do_not_fit_are_refused(name: str, change) -> None:
     changed = change(tensors.pop(name))
     with pytest.raises(WeightsError, match=name):
         load_served(LLAMA, tensors if changed is None else tensors | {name: changed})
+    narrow = dataclasses.replace(LLAMA, ffn=104)
+    with pytest.raises(WeightsError, match="104 input channels"):
+        load_served(narrow, served(random_weights(narrow)))
     with pytest.raises(WeightsError, match="few"):
         load_served(dataclasses.replace(LLAMA, layers=10**9), served(random_weights(LLAMA)))
 

@@ -31,7 +31,9 @@ def _slots(table: list[int], start: int, count: int) -> list[int]:
 
 
 def _write(cache: PagedCache, layer: int, slots_T: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> None:
-    kv = torch.cat((k_TGK.transpose(0, 1), v_TGK.transpose(0, 1)))
+    kv = k_TGK.transpose(0, 1)
+    if cache.values:
+        kv = torch.cat((kv, v_TGK.transpose(0, 1)))
     cache.flat[layer].index_copy_(1, slots_T, kv)
 
 
@@ -58,8 +60,8 @@ def decode_attend(cache: PagedCache, tables: list[list[int]], lengths: list[int]
         q_TGQK = q_THK.unflatten(1, (G, H // G))
         outs = []
         for row, (flat, bias, blocks) in enumerate(plans):
-            kv = cache.kv[layer].index_select(1, flat).view(2, 1, G, blocks * BLOCK, K)
-            outs.append(scaled_dot_product_attention(q_TGQK[row : row + 1], kv[0], kv[1], attn_mask=bias))
+            kv = cache.kv[layer].index_select(1, flat).view(-1, 1, G, blocks * BLOCK, K)
+            outs.append(scaled_dot_product_attention(q_TGQK[row : row + 1], kv[0], kv[-1], attn_mask=bias))
         return (outs[0] if len(outs) == 1 else torch.cat(outs)).reshape(-1, H, K)
 
     return attend
@@ -82,10 +84,10 @@ def chunk_attend(cache: PagedCache, table: list[int], start: int, count: int) ->
         Q = H // G
         if Q not in biases:
             biases[Q] = bias_CN.repeat(Q, 1)
-        kv = cache.kv[layer].index_select(1, flat).view(2, G, blocks * BLOCK, K)
+        kv = cache.kv[layer].index_select(1, flat).view(-1, G, blocks * BLOCK, K)
         # The Q query heads of a kv head are folded into rows: keys and values are never copied per head.
         q_GRK = q_CHK.view(C, G, Q, K).permute(1, 2, 0, 3).reshape(1, G, Q * C, K)
-        got = scaled_dot_product_attention(q_GRK, kv[0][None], kv[1][None], attn_mask=biases[Q])
+        got = scaled_dot_product_attention(q_GRK, kv[0][None], kv[-1][None], attn_mask=biases[Q])
         return got.view(G, Q, C, K).permute(2, 0, 1, 3).reshape(C, H, K)
 
     return attend

@@ -15,9 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mythos.spec.config import ModelConfig
+
 BLOCK = 64
 CHUNK = 256
 BLOCKS_PER_CHUNK = CHUNK // BLOCK
+
+
+def cache_for(config: ModelConfig, blocks: int, dtype: torch.dtype, secret: bytes) -> "PagedCache":
+    """The cache of a model whose latent attention, if it has any, is absorbed."""
+    if config.mla is not None:
+        latent = config.mla.kv_rank + config.mla.rope_dim
+        return PagedCache(config.layers, 1, latent, blocks, dtype, secret, values=False)
+    return PagedCache(config.layers, config.kv_heads, config.head_dim, blocks, dtype, secret)
 
 
 @dataclass(slots=True)
@@ -27,21 +37,31 @@ class _Chunk:
 
 
 class PagedCache:
-    """Blocks of one tier: `kv[l]` has shape (2G, blocks, BLOCK, K), keys first, then values.
+    """Blocks of one tier: `kv[l]` has shape (2G, blocks, BLOCK, K), keys first, then values; (G, ...) when
+    values are the keys themselves, as in absorbed latent attention.
 
     Blocks are handed out for a sequence's whole possible length at once (`reserve`), so a running sequence
     never has to stop for want of memory; a sequence that does not fit waits.
     """
 
     def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, blocks: int, dtype: torch.dtype, secret: bytes
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        blocks: int,
+        dtype: torch.dtype,
+        secret: bytes,
+        values: bool = True,
     ) -> None:
+        self.values = values  # whether they are stored beside the keys
+        rows = kv_heads * (1 + values)
         # What lies in unused positions must be finite, since 0 * NaN is NaN; numpy's zeros are pages that the
         # system gives only when they are first written, so an idle pool costs nothing.
-        shape = (2 * kv_heads, blocks, BLOCK, head_dim)
+        shape = (rows, blocks, BLOCK, head_dim)
         raw = [np.zeros(shape, dtype=f"u{dtype.itemsize}") for _ in range(layers)]
         self.kv = [torch.from_numpy(layer).view(dtype) for layer in raw]
-        self.flat = [layer.view(2 * kv_heads, blocks * BLOCK, head_dim) for layer in self.kv]
+        self.flat = [layer.view(rows, blocks * BLOCK, head_dim) for layer in self.kv]
         self.blocks = blocks
         self._secret = secret
         self._free = list(range(blocks - 1, -1, -1))

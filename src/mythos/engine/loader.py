@@ -69,6 +69,7 @@ class Loader:
         except PlainWeights as error:
             raise PlainWeights(error.message, f"Encrypt them where they lie: {again}") from None
         model = load_served(files.config, files.tensors).eval()
+        model.mtp = torch.nn.ModuleList()  # prediction modules are for training: nothing here runs them
         tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
         held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
         return LoadedTier(

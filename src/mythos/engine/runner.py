@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mythos.engine.attention import chunk_attend, decode_attend
-from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, PagedCache
+from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, cache_for
 from mythos.engine.guard import states_of
 from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
@@ -28,9 +28,8 @@ class Runner:
     """`step` decodes one token for every running sequence and computes one prompt chunk."""
 
     def __init__(self, loaded: "LoadedTier", blocks: int, secret: bytes) -> None:
-        config = loaded.tier.config
         self.loaded = loaded
-        self.cache = PagedCache(config.layers, config.kv_heads, config.head_dim, blocks, loaded.dtype, secret)
+        self.cache = cache_for(loaded.tier.config, blocks, loaded.dtype, secret)
         self.waiting: deque[Sequence] = deque()
         self.prefill: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -45,8 +44,9 @@ class Runner:
         model, rows = self.loaded.model, torch.tensor([0])
         for start, count in ((0, CHUNK), (CHUNK, 40)):
             tokens, positions = torch.zeros(count, dtype=torch.long), torch.arange(start, start + count)
-            model(tokens, positions, chunk_attend(self.cache, table, start, count), rows=rows)
-        model(rows, torch.tensor([CHUNK + 40]), decode_attend(self.cache, [table], [CHUNK + 41]))
+            model(tokens, positions, chunk_attend(self.cache, table, start, count), rows=rows, absorbed=True)
+        last = torch.tensor([CHUNK + 40])
+        model(rows, last, decode_attend(self.cache, [table], [CHUNK + 41]), absorbed=True)
 
     def fits(self, positions: int) -> bool:
         """Whether a sequence of so many positions could ever run here."""
@@ -125,6 +125,7 @@ class Runner:
                 torch.arange(start, start + count),
                 chunk_attend(self.cache, seq.table, start, count),
                 rows=torch.tensor([count - 1] if last else [], dtype=torch.long),
+                absorbed=True,
             )
         seq.computed += count
         self.prefill.rotate(-1)  # prompts advance in turn
@@ -157,6 +158,7 @@ class Runner:
                 torch.tensor([s.tokens[-1] for s in seqs]),
                 torch.tensor([n - 1 for n in lengths]),
                 decode_attend(self.cache, [s.table for s in seqs], lengths),
+                absorbed=True,
             ).float()
         for row, seq in enumerate(seqs):
             watch = seq.watch

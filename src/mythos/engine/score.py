@@ -56,7 +56,7 @@ def loglikelihoods(
         tokens += continuation
     attend = _tree_attend(len(prefix), lengths, loaded.dtype)
     logits_CV = loaded.model(
-        torch.tensor(tokens), torch.tensor(positions), attend, rows=torch.tensor(rows)
+        torch.tensor(tokens), torch.tensor(positions), attend, rows=torch.tensor(rows), absorbed=True
     ).float()
     logp_C = torch.log_softmax(logits_CV, -1).gather(1, torch.tensor(wanted)[:, None])[:, 0]
     return [float(part.double().sum()) for part in logp_C.split(lengths)]

@@ -13,7 +13,9 @@ from mythos.model.rope import rotate
 from mythos.spec.config import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_THK, k_TGK, v_TGK) -> out_THK. q and k arrive normed and rotated; layers count from 0."""
+"""(layer, q_THK, k_TGK, v_TGV) -> out_THV. q and k arrive normed and rotated; layers count from 0. Scores are
+divided by sqrt(K); V is K but for latent attention in its naive form.
+"""
 
 
 class RMSNorm(nn.Module):
@@ -42,7 +44,10 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, absorbed: bool = False
+    ) -> Tensor:
+        """(T, D). There is nothing to absorb here."""
         return self.mix(self.q_proj(x_TD), self.k_proj(x_TD), self.v_proj(x_TD), rotation, attend)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:

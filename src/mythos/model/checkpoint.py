@@ -12,8 +12,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mythos.model.errors import WeightsError
+from mythos.model.fp8 import FP8, SCALE, Block, block_of, dequantise_blocks, scale_shape
 from mythos.model.hf_config import config_from_hf, config_to_hf
+from mythos.model.layout import copies, place, rows, stored_tensors
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import sync
 from mythos.spec.counting import parameters
@@ -33,48 +36,6 @@ _DOWNLOAD_AGAIN = "Fetch or copy the checkpoint again."
 _NOT_QUANTISED = "Read are F32, F16, BF16 and F64: take the checkpoint that is not quantised."
 
 
-class _Place(NamedTuple):
-    """Where a stored tensor belongs: a tensor of ours, or one expert's rows of a stacked one."""
-
-    name: str
-    expert: int | None = None
-    part: str = ""  # gate | up | down
-
-
-_EXPERT = re.compile(r"model\.(layers\.\d+\.mlp\.experts)\.(0|[1-9]\d{0,5})\.(gate|up|down)_proj\.weight")
-
-
-def _place(stored: str) -> _Place:
-    """Per-expert tensors are the published layout; stacked ones carry our own names behind `model.`."""
-    if match := _EXPERT.fullmatch(stored):
-        target = "down_proj" if match[3] == "down" else "gate_up_proj"
-        return _Place(f"{match[1]}.{target}", int(match[2]), match[3])
-    name = stored.removeprefix("model.")
-    return _Place("embed.weight" if name == "embed_tokens.weight" else name)
-
-
-def _rows(stacked: Tensor, place: _Place) -> Tensor:
-    """The rows of a stacked expert tensor that `place` names, as a view."""
-    assert place.expert is not None
-    expert = stacked[place.expert]
-    return expert if place.part == "down" else expert.chunk(2)[place.part == "up"]
-
-
-def _stored_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """(stored name, tensor or view of one) in the published layout."""
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
-            prefix, _, kind = name.rpartition(".")
-            for expert in range(tensor.shape[0]):
-                for part in ("down",) if kind == "down_proj" else ("gate", "up"):
-                    stored = f"model.{prefix}.{expert}.{part}_proj.weight"
-                    yield stored, _rows(tensor, _Place(name, expert, part))
-        elif name == "embed.weight":
-            yield "model.embed_tokens.weight", tensor
-        else:
-            yield name if name.startswith("lm_head.") else f"model.{name}", tensor
-
-
 def iter_tensors(path: Path | str) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under its stored name, one at a time in memory, shard after shard."""
     for file, names in _shards(Path(path)):
@@ -83,11 +44,27 @@ def iter_tensors(path: Path | str) -> Iterator[tuple[str, Tensor]]:
                 yield name, handle.get_tensor(name).clone()  # else it would hang on the mapped file
 
 
+def _tensors(path: Path, scales: bool) -> Iterator[tuple[str, Tensor]]:
+    """`iter_tensors` of the scales of FP8 weights, or of all else."""
+    for file, names in _shards(path):
+        with _open(file) as handle:
+            for name in names:
+                if name.endswith(SCALE) == scales:
+                    yield name, handle.get_tensor(name).clone()
+
+
 def load_checkpoint(path: Path | str) -> Transformer:
-    """The model of a checkpoint directory, in the dtype it is stored in."""
+    """The model of a checkpoint directory, in the dtype it is stored in; FP8 in blocks becomes bf16.
+
+    Without prediction modules when it holds none, whatever config.json says: `transformers` leaves them out.
+    """
     path = Path(path)
-    config = config_from_hf(_read_json(path / CONFIG))
-    headers = _headers(path)
+    data = _read_json(path / CONFIG)
+    block = block_of(data)
+    config = config_from_hf({key: value for key, value in data.items() if key != "quantization_config"})
+    headers = _headers(path, block)
+    if not any(place(stored, config.layers).name.startswith("mtp.") for stored in headers):
+        config = replace(config, mtp=0)
     if config.layers > len(headers):
         raise WeightsError(
             f"config.json names {config.layers} layers, the checkpoint holds {len(headers)} tensors.",
@@ -98,66 +75,91 @@ def load_checkpoint(path: Path | str) -> Transformer:
     with torch.device("meta"):
         model = Transformer(config)
     expected = model.state_dict()
-    _check_headers(headers, expected)
+    _check_headers(headers, expected, copies(model), config.layers)
     state: dict[str, Tensor] = {}
-    for stored, tensor in iter_tensors(path):
-        place = _place(stored)
-        if place.expert is None:
-            state[place.name] = tensor
+    scales = {} if block is None else dict(_tensors(path, scales=True))
+    for stored, tensor in _tensors(path, scales=False):
+        if block and tensor.dtype == torch.float8_e4m3fn:
+            tensor = dequantise_blocks(tensor, scales[stored + SCALE], block)
+        where = place(stored, config.layers)
+        if where.expert is None:
+            state[where.name] = tensor
         else:
-            if place.name not in state:
-                state[place.name] = torch.empty(expected[place.name].shape, dtype=tensor.dtype)
-            _rows(state[place.name], place).copy_(tensor)
-    head, embed = state.get("lm_head.weight"), state["embed.weight"]
-    if config.tied and head is not None and (head.dtype != embed.dtype or not torch.equal(head, embed)):
-        raise WeightsError(
-            "config.json ties the head to the embedding, but the checkpoint holds another head.",
-            "Set tie_word_embeddings to false in config.json.",
-        )
+            if where.name not in state:
+                state[where.name] = torch.empty(expected[where.name].shape, dtype=tensor.dtype)
+            rows(state[where.name], where).copy_(tensor)
+    for name, of in copies(model).items():
+        copy, original = state.get(name), state[of]
+        if copy is not None and (copy.dtype != original.dtype or not torch.equal(copy, original)):
+            if name == "lm_head.weight":
+                raise WeightsError(
+                    "config.json ties the head to the embedding, but the checkpoint holds another head.",
+                    "Set tie_word_embeddings to false in config.json.",
+                )
+            raise WeightsError(
+                f"The checkpoint's {name} differs from its {of}; prediction modules share it here.",
+                "Take a checkpoint without prediction modules.",
+            )
     model.load_state_dict({name: state[name] for name in expected}, assign=True)
     return model
 
 
 def _check_headers(
-    headers: dict[str, tuple[tuple[int, ...], torch.dtype]], expected: dict[str, Tensor]
+    headers: dict[str, tuple[tuple[int, ...], torch.dtype]],
+    expected: dict[str, Tensor],
+    spare: dict[str, str],
+    layers: int,
 ) -> None:
     """Every tensor of the model exactly once, in its shape, experts of a layer in one dtype.
 
-    Old files may also carry rotary frequencies and a copy of the tied head.
+    Files may also carry copies (`spare`), old ones rotary frequencies.
     """
-    spare = {"lm_head.weight": expected["embed.weight"]}
     held: Counter[str] = Counter()  # numbers
     dtypes: dict[str, torch.dtype] = {}
     for stored, (shape, dtype) in headers.items():
         if stored.endswith("rotary_emb.inv_freq"):
             continue
-        place = _place(stored)
-        wanted = expected.get(place.name, spare.get(place.name))
-        if wanted is None or (place.expert is not None and place.expert >= wanted.shape[0]):
+        where = place(stored, layers)
+        wanted = expected.get(spare.get(where.name, where.name))
+        if wanted is None or (where.expert is not None and where.expert >= wanted.shape[0]):
             raise WeightsError(f"config.json has no place for the tensor {stored}.", _DOWNLOAD_AGAIN)
-        fitting = tuple((wanted if place.expert is None else _rows(wanted, place)).shape)
+        fitting = tuple((wanted if where.expert is None else rows(wanted, where)).shape)
         if shape != fitting:
             raise WeightsError(f"{stored} has shape {shape} instead of {fitting}.", _DOWNLOAD_AGAIN)
-        if dtypes.setdefault(place.name, dtype) != dtype:
-            raise WeightsError(f"{place.name} is stored in several dtypes.", _DOWNLOAD_AGAIN)
-        held[place.name] += math.prod(shape)
+        if dtypes.setdefault(where.name, dtype) != dtype:
+            raise WeightsError(f"{where.name} is stored in several dtypes.", _DOWNLOAD_AGAIN)
+        held[where.name] += math.prod(shape)
     for name, wanted in expected.items():
         if held[name] != wanted.numel():
             fault = "is not all there" if held[name] < wanted.numel() else "is there twice"
             raise WeightsError(f"The checkpoint is not whole: {name} {fault}.", _DOWNLOAD_AGAIN)
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of every tensor by its stored name, from the headers alone."""
+def _headers(path: Path, block: Block | None) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor by its stored name, from the headers alone.
+
+    With `block`, weights in FP8 count as the bf16 they become, and their scales are checked and left out.
+    """
     headers: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    scales: dict[str, tuple[int, ...]] = {}
+    small: dict[str, tuple[int, ...]] = {}
     for file, names in _shards(path):
         with _open(file) as handle:
             for name in names:
                 part = handle.get_slice(name)
-                dtype = _DTYPES.get(part.get_dtype())
+                shape, kind = tuple(part.get_shape()), part.get_dtype()
+                if block is not None and name.endswith(SCALE):
+                    scales[name.removesuffix(SCALE)] = shape
+                    continue
+                if block is not None and kind == FP8 and len(shape) == 2:
+                    small[name], kind = scale_shape(shape, block), "BF16"
+                dtype = _DTYPES.get(kind)
                 if dtype is None:
-                    raise WeightsError(f"{name} is stored as {part.get_dtype()}.", _NOT_QUANTISED)
-                headers[name] = (tuple(part.get_shape()), dtype)
+                    raise WeightsError(f"{name} is stored as {kind}.", _NOT_QUANTISED)
+                headers[name] = (shape, dtype)
+    if small != scales:
+        name = min(name for name in small | scales if small.get(name) != scales.get(name))
+        raise WeightsError(f"{name} and its scales do not fit each other.", _DOWNLOAD_AGAIN)
     return headers
 
 
@@ -222,7 +224,7 @@ def save_checkpoint(model: Transformer, path: Path | str, max_shard_bytes: int =
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise WeightsError(f"{path} exists already.", "Name another directory or remove it.")
-    tensors = list(_stored_tensors(model))
+    tensors = list(stored_tensors(model))
     for name, tensor in tensors:
         if tensor.dtype not in _DTYPES.values() or tensor.is_meta:
             raise WeightsError(

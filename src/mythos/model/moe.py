@@ -27,18 +27,25 @@ class MLP(nn.Module):
 
 
 class MoE(nn.Module):
-    """The weighted sum of each token's chosen experts, and the shared ones (one MLP of their joint width)."""
+    """The weighted sum of each token's chosen experts, and the shared ones (one MLP of their joint width).
+
+    With a latent width the routed experts work in that, between two projections; router and shared experts
+    see the whole width.
+    """
 
     def __init__(self, width: int, moe: MoEConfig) -> None:
         super().__init__()
         self.gate = Router(width, moe)
-        self.experts = Experts(width, moe)
+        self.experts = Experts(moe.latent or width, moe)
+        # Names as in Megatron-LM's `moe_latent_size`.
+        self.fc1_latent_proj = nn.Linear(width, moe.latent, bias=False) if moe.latent else nn.Identity()
+        self.fc2_latent_proj = nn.Linear(moe.latent, width, bias=False) if moe.latent else nn.Identity()
         self.shared_experts = MLP(width, moe.shared * moe.width) if moe.shared else None
 
     def forward(self, x_TD: Tensor, ids_TA: Tensor | None = None) -> Tensor:
         """`ids_TA` pins the choice of experts; their weights still come from the scores."""
         ids_TA, weights_TA = self.gate(x_TD, ids_TA)
-        y_TD = self.experts(x_TD, ids_TA, weights_TA)
+        y_TD = self.fc2_latent_proj(self.experts(self.fc1_latent_proj(x_TD), ids_TA, weights_TA))
         return y_TD if self.shared_experts is None else y_TD + self.shared_experts(x_TD)
 
 

@@ -24,6 +24,7 @@ INT8_ROWS = FEW_ROWS
 
 EXPERT_PARTS = ("gate_up_proj", "gate_up_scale", "down_proj", "down_scale")
 TILE_ROWS = 16  # rows of a tile of the bf16 kernel
+INT8_STEP = 16  # input channels that the int8 kernel reads at once: it reads past the end of any other number
 _BLOCK = 1 << 18  # values quantised at a time: their temporaries stay in the processor's cache
 
 
@@ -191,14 +192,7 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     """WeightsError unless `tensors` are exactly those of `config`, in their served dtypes and shapes."""
     if config.layers > len(tensors):
         raise WeightsError(f"{len(tensors)} tensors are too few for {config.layers} layers.", CURE)
-    with torch.device("meta"):
-        wanted: dict[str, Tensor] = {}
-        for name, tensor in Transformer(config).state_dict().items():
-            if is_quantised(name, tensor):
-                wanted[name] = tensor.to(torch.int8)
-                wanted[scale_name(name)] = tensor[..., 0].float()
-            else:
-                wanted[name] = tensor.float()
+    wanted = served_shapes(config)
     for name, tensor in wanted.items():
         found = tensors.get(name)
         if found is None:
@@ -208,6 +202,24 @@ def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
             raise WeightsError(f"The tensor {name!r} is {facts[0]}; {facts[1]} is wanted.", CURE)
     if extra := sorted(set(tensors) - set(wanted)):
         raise WeightsError(f"The tensor {extra[0]!r} has no place in this model.", CURE)
+
+
+def served_shapes(config: ModelConfig) -> dict[str, Tensor]:
+    """The served tensors of `config`, on `meta`; WeightsError when they cannot be served in int8."""
+    with torch.device("meta"):
+        wanted: dict[str, Tensor] = {}
+        for name, tensor in Transformer(config).state_dict().items():
+            if is_quantised(name, tensor):
+                if (inputs := tensor.shape[-1]) % INT8_STEP:
+                    raise WeightsError(
+                        f"{name} has {inputs} input channels; in int8 they are multiples of {INT8_STEP}.",
+                        "Choose other sizes in the family file.",
+                    )
+                wanted[name] = tensor.to(torch.int8)
+                wanted[scale_name(name)] = tensor[..., 0].float()
+            else:
+                wanted[name] = tensor.float()
+    return wanted
 
 
 def _assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:

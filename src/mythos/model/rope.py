@@ -24,8 +24,22 @@ def rope_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]:
         return _llama3(rope, plain_R), 1.0
     scale = rope.attention_factor
     if scale is None:
-        scale = 0.1 * math.log(rope.factor) + 1.0 if rope.factor > 1.0 else 1.0
+        if rope.mscale and rope.mscale_all_dim:
+            scale = _mscale(rope, rope.mscale) / _mscale(rope, rope.mscale_all_dim)
+        else:
+            scale = _mscale(rope, 1.0)
     return _yarn(rope, plain_R, head_dim), scale
+
+
+def score_factor(rope: RopeConfig) -> float:
+    """What scores are multiplied by beside 1 / sqrt(head_dim): 1 without `mscale_all_dim` (DeepSeek-V2's
+    published code, `yarn_get_mscale` squared).
+    """
+    return _mscale(rope, rope.mscale_all_dim) ** 2 if rope.mscale_all_dim else 1.0
+
+
+def _mscale(rope: RopeConfig, weight: float) -> float:
+    return 0.1 * weight * math.log(rope.factor) + 1.0 if rope.factor > 1.0 else 1.0
 
 
 def _llama3(rope: RopeConfig, plain_R: Tensor) -> Tensor:

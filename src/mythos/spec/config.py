@@ -30,6 +30,8 @@ class RopeConfig:
     beta_slow: float = 1.0  # yarn
     attention_factor: float | None = None  # yarn; None: 0.1 ln(factor) + 1
     truncate: bool = True  # yarn: round the correction range to whole dimensions
+    mscale: float = 0.0  # yarn, latent attention only: weights of ln(factor), 0 when there are none
+    mscale_all_dim: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.base > 1.0, "the rotary base must be above 1")
@@ -41,6 +43,9 @@ class RopeConfig:
                 "rotary frequency factors are out of order",
             )
             _require(self.beta_fast >= self.beta_slow > 0.0, "yarn's beta_fast must not be below beta_slow")
+        scales = (self.mscale, self.mscale_all_dim)
+        _require(min(scales) >= 0.0, "mscale must not be negative")
+        _require(max(scales) == 0.0 or self.kind == "yarn", "mscale is a part of yarn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +147,9 @@ class ModelConfig:
     moe: MoEConfig | None = None
     dense_layers: tuple[int, ...] = ()  # layers that stay dense when `moe` is set
     attention_bias: bool = False
-    # What follows is counted and planned but has no tensors yet: `untrained_parts` names what is in use.
     mla: MLAConfig | None = None  # then head_dim is that of queries and keys
+    mtp: int = 0  # multi-token prediction modules (DeepSeek-V3, arXiv 2412.19437, section 2.2)
+    # What follows is counted and planned but has no tensors yet: `untrained_parts` names what is in use.
     linear: LinearConfig | None = None
     window: int = 0  # tokens that a layer of `windowed` attends to, itself included
     windowed: tuple[int, ...] = ()
@@ -151,7 +157,6 @@ class ModelConfig:
     qkv_bias: bool = False  # on query, key and value only (Qwen2)
     attention_gate: bool = False  # the query projection also makes an output gate (Qwen3-Next)
     wide_qk_norm: bool = False  # QK-norm over all heads together (MiniMax-M2)
-    mtp: int = 0  # multi-token prediction modules (DeepSeek-V3, arXiv 2412.19437, section 2.2)
     gated: bool = True  # False: a dense MLP of two matrices (GPT)
     layer_norm: bool = False  # LayerNorm with a bias instead of RMSNorm
     mlp_bias: bool = False
@@ -169,6 +174,10 @@ class ModelConfig:
             _require(
                 self.head_dim == self.mla.nope_dim + self.mla.rope_dim, "head_dim must be nope_dim + rope_dim"
             )
+        _require(
+            self.mla is not None or self.rope.mscale == self.rope.mscale_all_dim == 0.0,
+            "mscale needs latent attention",
+        )
         sizes = (self.vocab, self.layers, self.width, self.heads, self.kv_heads, self.head_dim, self.ffn)
         _require(min(*sizes, self.context) >= 1, "sizes must be positive")
         _require(self.heads % self.kv_heads == 0, "kv_heads must divide heads")
@@ -183,23 +192,23 @@ class ModelConfig:
 
 def untrained_parts(config: ModelConfig) -> tuple[str, ...]:
     """Names of the fields in use that can be counted but that no model here has tensors for."""
-    moe = config.moe
+    moe, mla = config.moe, config.mla
     used = {
-        "mla": config.mla is not None,
+        "mla.indexer_heads": mla is not None and mla.indexer_heads > 0,
+        "mla with attention_bias": mla is not None and config.attention_bias,
+        "mla with qk_norm": mla is not None and config.qk_norm,
         "linear": config.linear is not None,
         "window": config.window > 0,
         "sinks": config.sinks,
         "qkv_bias": config.qkv_bias,
         "attention_gate": config.attention_gate,
         "wide_qk_norm": config.wide_qk_norm,
-        "mtp": config.mtp > 0,
         "gated": not config.gated,
         "layer_norm": config.layer_norm,
         "mlp_bias": config.mlp_bias,
         "learned_positions": config.learned_positions > 0,
         "moe.shared_width": moe is not None and moe.shared_width is not None,
         "moe.shared_gate": moe is not None and moe.shared_gate,
-        "moe.latent": moe is not None and moe.latent is not None,
         "moe.expert_bias": moe is not None and moe.expert_bias,
     }
     return tuple(name for name, is_used in used.items() if is_used)

@@ -24,7 +24,10 @@ _MLA = {
     "max_position_embeddings": 4096, "n_shared_experts": 1, "num_experts_per_tok": 8, "kv_lora_rank": 512,
     "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "moe_intermediate_size": 2048,
 }  # fmt: skip
-_MLA3 = {**_MLA, "first_k_dense_replace": 3}
+_DEEPSEEK_V3 = {
+    **_MLA, "q_lora_rank": 1536, "n_routed_experts": 256, "n_group": 8, "topk_group": 4,
+    "first_k_dense_replace": 3, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+}  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": _GQA,
@@ -42,10 +45,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt_oss": {"max_position_embeddings": 131072, "head_dim": 64, "num_key_value_heads": 8,
                 "num_experts_per_tok": 4, "attention_bias": True},
     "deepseek_v2": _MLA,
-    "deepseek_v3": _MLA3,
-    "deepseek_v32": {**_MLA3, "index_n_heads": 64, "index_head_dim": 128, "index_topk": 2048},
-    "glm_moe_dsa": {**_MLA3, "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048},
-    "kimi_k2": _MLA,
+    "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v32": {**_DEEPSEEK_V3, "index_n_heads": 64, "index_head_dim": 128, "index_topk": 2048},
+    "glm_moe_dsa": {**_MLA, "first_k_dense_replace": 3, "index_n_heads": 32, "index_head_dim": 128,
+                    "index_topk": 2048},
+    "kimi_k2": _DEEPSEEK_V3,
     "kimi_k25": _MLA,
 }  # fmt: skip
 _MLA_FAMILIES = {name for name in DEFAULTS if name.startswith(("deepseek", "kimi")) or name == "glm_moe_dsa"}
@@ -68,7 +72,7 @@ def shape_from_hf(data: Mapping[str, Any]) -> ModelConfig:
             f"config.json describes an unknown architecture: model_type {family!r:.60}.",
             f"Known are {', '.join(DEFAULTS)}.",
         )
-    data = DEFAULTS[family] | {key: value for key, value in data.items() if value is not None}
+    data = with_defaults(data, family)
     width, heads = integer(data, "hidden_size"), integer(data, "num_attention_heads")
     layers = integer(data, "num_hidden_layers", most=1 << 16)
     moe = None if family in _DENSE else _moe(data, family)
@@ -107,6 +111,14 @@ def shape_from_hf(data: Mapping[str, Any]) -> ModelConfig:
         )
     except ValueError as error:
         raise MythosError(f"config.json describes no possible model: {error}.", _DOWNLOAD_AGAIN) from error
+
+
+def with_defaults(data: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """The settings with what `transformers` assumes for those left out or null."""
+    given = {key: value for key, value in data.items() if value is not None}
+    if "q_lora_rank" in data:  # null is a value of its own here: one full matrix
+        given["q_lora_rank"] = data["q_lora_rank"] or 0
+    return DEFAULTS[family] | given
 
 
 def _moe(data: Mapping[str, Any], family: str) -> MoEConfig:

@@ -1,7 +1,7 @@
 """Causal attention over packed rows for training, with a backward of its own.
 
-Shape letters: R rows of L tokens, H query heads, G key/value heads, N = H / G, K head width, Q query rows of
-a tile
+Shape letters: R rows of L tokens, H query heads, G key/value heads, N = H / G, K head width, V value width,
+Q query rows of a tile
 """
 
 import torch
@@ -39,9 +39,9 @@ class PackedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q_RLHK: Tensor, k_RLGK: Tensor, v_RLGK: Tensor, starts_RL: Tensor) -> Tensor:
+    def forward(ctx, q_RLHK: Tensor, k_RLGK: Tensor, v_RLGV: Tensor, starts_RL: Tensor) -> Tensor:
         shape = q_RLHK.shape
-        q, k, v = _by_group(q_RLHK, k_RLGK.shape[2]), _heads_first(k_RLGK), _heads_first(v_RLGK)
+        q, k, v = _by_group(q_RLHK, k_RLGK.shape[2]), _heads_first(k_RLGK), _heads_first(v_RLGV)
         outs, lses = [], []
         for start, end in _tiles(shape[1]):
             s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
@@ -51,7 +51,7 @@ class PackedAttention(torch.autograd.Function):
             lses.append(lse_BQ)
         out = torch.cat(outs, 2)
         ctx.save_for_backward(q, k, v, out, torch.cat(lses, 1), starts_RL)
-        return _ungroup(out, shape)
+        return _ungroup(out, (*shape[:-1], v.shape[-1]))
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,21 +66,21 @@ class PackedAttention(torch.autograd.Function):
         dv = torch.zeros_like(v, dtype=torch.float32)
         at = 0
         for start, end in _tiles(shape[1]):
-            q_BQK, g_BQK, o_BQK = (t[:, :, start:end].flatten(1, 2) for t in (q, g, out))
+            q_BQK, g_BQV, o_BQV = (t[:, :, start:end].flatten(1, 2) for t in (q, g, out))
             rows = heads * (end - start)
             lse_BQ = lse[:, at : at + rows]
             at += rows
             s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
             p_BQL = (s_BQL - lse_BQ[..., None]).exp()
-            dp_BQL = torch.bmm(g_BQK, v[:, :end].transpose(1, 2)).float()
-            delta_BQ = (g_BQK.float() * o_BQK.float()).sum(-1)
+            dp_BQL = torch.bmm(g_BQV, v[:, :end].transpose(1, 2)).float()
+            delta_BQ = (g_BQV.float() * o_BQV.float()).sum(-1)
             ds_BQL = (p_BQL * (dp_BQL - delta_BQ[..., None]) * scale).to(q.dtype)
-            dv[:, :end] += torch.bmm(p_BQL.to(q.dtype).transpose(1, 2), g_BQK)
+            dv[:, :end] += torch.bmm(p_BQL.to(q.dtype).transpose(1, 2), g_BQV)
             dk[:, :end] += torch.bmm(ds_BQL.transpose(1, 2), q_BQK)
             dq.append(torch.bmm(ds_BQL, k[:, :end]).unflatten(1, (heads, -1)))
         rows_of = starts_RL.shape[0]
         return (
-            _ungroup(torch.cat(dq, 2), shape),
+            _ungroup(torch.cat(dq, 2), (*shape[:-1], q.shape[-1])),
             _tokens_first(dk.to(k.dtype), rows_of),
             _tokens_first(dv.to(v.dtype), rows_of),
             None,
@@ -116,7 +116,7 @@ def _by_group(x_RLHK: Tensor, groups: int) -> Tensor:
     return x_RLHK.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
 
 
-def _ungroup(x_BNLK: Tensor, shape: torch.Size) -> Tensor:
+def _ungroup(x_BNLK: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x_BNLK.unflatten(0, (shape[0], -1)).permute(0, 3, 1, 2, 4).reshape(shape)
 
 

@@ -52,6 +52,18 @@ class Batch:
     teachers: tuple[Teacher, ...] = ()
 
 
+def further(batch: Batch, places: int) -> Batch:
+    """The batch whose targets are those of the tokens `places` later in the same document, none where there
+    is no such token. `count` stays: losses of both are divided by the same number.
+    """
+    starts_RL = batch.packed.starts_RL
+    length = starts_RL.shape[1]
+    same_RL = (starts_RL.roll(-places, 1) == starts_RL) & (torch.arange(length) < length - places)
+    # A batch is one flat row of rows: what rolls in from the next row is not the same document.
+    targets_TA = batch.targets_TA.roll(-places, 0).masked_fill(~same_RL.flatten()[:, None], -1)
+    return Batch(batch.packed, targets_TA, batch.weights_TA.roll(-places, 0), batch.count)
+
+
 Batches = Callable[[int, int], Batch]
 """(first row, number of rows) -> the batch of these rows; a pure function unless it says otherwise."""
 

@@ -15,7 +15,7 @@ from mythos.gate.authorize import authorize, load_standing
 from mythos.gate.handling import issue_handling
 from mythos.model.errors import WeightsError
 from mythos.model.gguf import chat_template, end_token, iter_weights, model_config, read_gguf, tokenizer_json
-from mythos.model.quant import served_form
+from mythos.model.quant import served_form, served_shapes
 from mythos.model.weights_dir import (
     FORM,
     TEMPLATE,
@@ -303,6 +303,7 @@ def _train(
     progress: Progress,
     training: Training,
 ) -> str:
+    served_shapes(tier.config)  # what cannot be served is not trained
     if tier.made_by.kind == "experts":
         made_from = {name: _dense_parent(home, keyring, tier, parents) for name in parents}
         if len(EXPERT_DOMAINS) + 1 != dict(tier.made_by.options)["copies"]:

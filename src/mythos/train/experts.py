@@ -21,7 +21,7 @@ def expanded_config(dense: ModelConfig, moe: MoEConfig | None) -> ModelConfig | 
     """`dense` with the experts of `moe` in every layer; None when they cannot hold its MLPs and agree."""
     if moe is None or dense.moe is not None or moe.width != dense.ffn:
         return None
-    if moe.shared or not moe.renormalise or moe.scale != 1.0:
+    if moe.shared or not moe.renormalise or moe.scale != 1.0 or moe.latent is not None or dense.mtp:
         return None
     return replace(dense, moe=moe)
 

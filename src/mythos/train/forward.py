@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from mythos.model.latent import LatentAttention
 from mythos.model.moe import MLP
 from mythos.model.rope import rotations
-from mythos.model.transformer import Block, Transformer
+from mythos.model.transformer import Block, Prediction, Transformer
 from mythos.train.attention import packed_attend
 from mythos.train.balance import quantile_bias
 
@@ -52,11 +53,17 @@ class Trainee:
             torch.compiler.reset()  # programs of earlier models count against a limit of them
         self._run = torch.compile(_run, dynamic=False) if compiled else _run
         kinds: dict[bool, _BlockPass] = {}
-        self._blocks = []
-        for block in model.layers:
+
+        def bound(block: nn.Module) -> tuple[_BlockPass, dict[str, Tensor]]:
             assert isinstance(block, Block)
             tensors = {f"block.{name}": t for name, t in [*block.named_parameters(), *block.named_buffers()]}
-            self._blocks.append((kinds.setdefault(block.routed, _BlockPass(block, balanced)), tensors))
+            return kinds.setdefault(block.routed, _BlockPass(block, balanced)), tensors
+
+        self._blocks = [bound(block) for block in model.layers]
+        self._predictions = []
+        for module in model.mtp:
+            assert isinstance(module, Prediction)
+            self._predictions.append((module, *bound(module.block)))
 
     def hidden(self, batch: Packed) -> tuple[Tensor, list[Routed]]:
         """What the head sees of every token, (T, D), and what each routed layer's router did."""
@@ -65,14 +72,44 @@ class Trainee:
         x_TD = model.embed(batch.tokens_RL.flatten())
         routed = []
         for kind, tensors in self._blocks:
-            inputs = (kind, tensors, x_TD, *rotation, batch.starts_RL)
-            if self._recompute:
-                x_TD, *of = checkpoint(self._run, *inputs, use_reentrant=False)
-            else:
-                x_TD, *of = self._run(*inputs)
-            if of:
-                routed.append(Routed(*of))
+            x_TD, *of = self._through(kind, tensors, x_TD, rotation, batch.starts_RL)
+            routed += of
         return model.norm(x_TD), routed
+
+    def ahead(self, batch: Packed, x_TD: Tensor) -> tuple[list[Tensor], list[Routed]]:
+        """What the head sees of every token in each prediction module in turn, from what `hidden` gave, and
+        what their routers did.
+
+        Module n reads the token n + 1 places later. Where that is in another document or nowhere, what it
+        makes is noise, which no token sees whose own later token is there.
+        """
+        if not self._predictions:
+            return [], []
+        model, seen, routed = self.model, [], []
+        rotation = rotations(batch.positions_RL.flatten(), model.frequencies_R, model.rope_scale)
+        for depth, (module, kind, tensors) in enumerate(self._predictions):
+            next_T = batch.tokens_RL.roll(-depth - 1, 1).flatten()
+            x_TD = module.join(x_TD, model.embed(next_T))
+            x_TD, *of = self._through(kind, tensors, x_TD, rotation, batch.starts_RL)
+            x_TD = module.norm(x_TD)
+            seen.append(x_TD)
+            routed += of
+        return seen, routed
+
+    def _through(
+        self,
+        kind: "_BlockPass",
+        tensors: dict[str, Tensor],
+        x_TD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        starts_RL: Tensor,
+    ) -> tuple[Tensor, Routed] | tuple[Tensor]:
+        inputs = (kind, tensors, x_TD, *rotation, starts_RL)
+        if self._recompute:
+            x_TD, *of = checkpoint(self._run, *inputs, use_reentrant=False)
+        else:
+            x_TD, *of = self._run(*inputs)
+        return (x_TD, Routed(*of)) if of else (x_TD,)
 
     @property
     def head_VD(self) -> Tensor:
@@ -91,8 +128,12 @@ class _BlockPass(nn.Module):
     def forward(self, x_TD: Tensor, rotation: tuple[Tensor, Tensor], starts_RL: Tensor) -> tuple[Tensor, ...]:
         block = self.block
         attention, mlp = block.self_attn, block.mlp
-        q, k, v = together(block.input_layernorm(x_TD), attention.q_proj, attention.k_proj, attention.v_proj)
-        x_TD = x_TD + attention.mix(q, k, v, rotation, packed_attend(starts_RL))
+        y_TD, attend = block.input_layernorm(x_TD), packed_attend(starts_RL)
+        if isinstance(attention, LatentAttention):
+            x_TD = x_TD + attention(y_TD, rotation, attend)
+        else:
+            q, k, v = together(y_TD, attention.q_proj, attention.k_proj, attention.v_proj)
+            x_TD = x_TD + attention.mix(q, k, v, rotation, attend)
         y_TD = block.post_attention_layernorm(x_TD)
         if isinstance(mlp, MLP):
             gate_TF, up_TF = together(y_TD, mlp.gate_proj, mlp.up_proj)

@@ -18,7 +18,7 @@ from mythos.records.keyring import Keyring
 from mythos.spec.counting import flops_per_token
 from mythos.store.home import private_directory
 from mythos.train.balance import load, rebalance, routers
-from mythos.train.batch import Batch, Batches
+from mythos.train.batch import Batch, Batches, further
 from mythos.train.checkpoint import Checkpoint, save
 from mythos.train.checkpoint import load as load_checkpoint
 from mythos.train.forward import Routed, Trainee
@@ -33,6 +33,8 @@ from mythos.train.weights import computing
 METRICS = "metrics.jsonl"
 CHECKPOINT_SECONDS = 300.0
 FORM = 2  # of a checkpoint's tensors: one of another form belongs to another version
+# Weight of the mean loss of prediction modules beside the model's own (arXiv 2412.19437, section 4.2).
+MTP_WEIGHT = 0.3
 PATIENCE = 10  # steps in a row whose gradient is not finite before the run is given up
 
 
@@ -200,10 +202,16 @@ def _gradient(
             loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
         else:
             loss = preference_loss(x_TD, head_VD, part, compiled) / count
+        total += loss.item()
+        predicted, of_ahead = trainee.ahead(part.packed, x_TD)
+        if part.preference is None:  # prediction modules learn from text, not from pairs
+            for places, y_TD in enumerate(predicted, 1):
+                later = further(part, places)
+                extra = weighted_cross_entropy(y_TD, head_VD, later.targets_TA, later.weights_TA, compiled)
+                loss = loss + MTP_WEIGHT / len(predicted) / count * extra
         loss.backward()
         optimiser.collect()
-        total += loss.item()
-        routed.append(of)
+        routed.append(of + of_ahead)
     return total, routed, paused
 
 

@@ -118,6 +118,6 @@ class Optimiser:
 
 def _inside_block(name: str) -> bool:
     """Whether a parameter is a matrix of a block: neither embedding, head, router nor norm."""
-    return name.startswith("layers.") and name.endswith(
+    return name.startswith(("layers.", "mtp.")) and name.endswith(
         ("_proj.weight", "experts.gate_up_proj", "experts.down_proj")
     )
