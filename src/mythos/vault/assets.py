@@ -162,9 +162,9 @@ def read_asset(
         now = now_in(conn, clock)
         known, permit = permitted(store, conn, principal, asset, AssetAction.READ, now)
         number = known.asset.version if version is None else version
-        if number != known.asset.version:
-            if not _may(state_in(store, conn), known, principal, now, AssetAction.WRITE):
-                raise Refused(AssetReason.NOT_OWNER, may_know=False)
+        newest = number == known.asset.version
+        if not newest and not _may(state_in(store, conn), known, principal, now, AssetAction.WRITE):
+            raise Refused(AssetReason.NOT_OWNER, may_know=False)
         row = _version(conn, asset, number)
         start = min(max(0, start), row.size)
         stop = row.size if end is None else min(max(start, end), row.size)
