@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from mythos.records.asset import KEPT, LEAST, Kind, Retention
-from mythos.vault.errors import VaultError
+from mythos.vault.errors import BadField
 from mythos.vault.keys import Vault, open_text, seal_text
 
 PREVIEW = 400  # characters
@@ -27,13 +27,13 @@ class About:
 
 
 def check_titles(title: str, name: str, media: str) -> None:
-    """VaultError unless they are text that can be shown on one line."""
+    """BadField unless they are text that can be shown on one line."""
     if not title.strip() or len(title) > 300 or not title.isprintable():
-        raise VaultError("a title has 1 to 300 printable characters")
+        raise BadField("a title has 1 to 300 printable characters")
     if len(name) > 255 or not (name.isprintable() and "/" not in name and "\\" not in name):
-        raise VaultError("a file's name has at most 255 printable characters and no slash")
+        raise BadField("a file's name has at most 255 printable characters and no slash")
     if not _MEDIA.fullmatch(media):
-        raise VaultError(f"{media[:80]!r} is not a media type", "for example text/plain")
+        raise BadField(f"{media[:80]!r} is not a media type", "for example text/plain")
 
 
 def checked_retention(kind: Kind, wanted: Retention | None) -> Retention:
@@ -42,7 +42,7 @@ def checked_retention(kind: Kind, wanted: Retention | None) -> Retention:
     if wanted is None:
         return least
     if KEPT[wanted] < KEPT[least]:
-        raise VaultError(f"{kind} is kept at least as {least}")
+        raise BadField(f"{kind} is kept at least as {least}")
     return wanted
 
 

@@ -19,7 +19,7 @@ from mythos.records.principal import Principal, require_operator
 from mythos.store.db import Store
 from mythos.store.tables import asset_blobs, asset_holds, asset_shares, asset_versions, assets
 from mythos.vault.about import About, about_of, check_titles, checked_retention, open_about, seal_about
-from mythos.vault.blobs import Blob, Staged, drop, enter, read_range, settle, stage, writing
+from mythos.vault.blobs import Blob, Staged, discard, drop, enter, read_range, settle, stage, writing
 from mythos.vault.egress import charge
 from mythos.vault.errors import NotAllowedHere, Refused
 from mythos.vault.keys import open_text, seal_text, vault_of
@@ -66,19 +66,20 @@ def put_asset(
 ) -> Asset:
     """Keep a new asset; `principal` owns it and nobody else can read it. On disk when this returns.
 
-    VaultError for a field out of range or a full disk, NotAllowedHere for a principal whose organisation
-    is not known, has ended or is suspended.
+    BadField for a field out of range, VaultError for a full disk, NotAllowedHere for a principal whose
+    organisation is not known, has ended or is suspended.
     """
     check_titles(title, name, media)
     kept = checked_retention(kind, retention)
     require_served(store, clock, principal, "asset.add")
     with writing(store):
         staged = stage(store, principal, chunks)
-        settle(store)
-        with store.begin() as conn:
-            asset = enter_asset(store, conn, clock, principal, staged, title, kind, name, media, kept)
-        _drop_unnamed(store, staged)
-    return asset
+        try:
+            settle(store, [staged])
+            with store.begin() as conn:
+                return enter_asset(store, conn, clock, principal, staged, title, kind, name, media, kept)
+        finally:
+            discard(store, [staged])
 
 
 def enter_asset(
@@ -115,8 +116,8 @@ def put_version(
         with store.read() as conn:
             permitted(store, conn, principal, asset, AssetAction.WRITE, now_in(conn, clock))
         staged = stage(store, principal, chunks)
-        settle(store)
         try:
+            settle(store, [staged])
             with store.begin() as conn:
                 now = now_in(conn, clock)
                 known, _ = permitted(store, conn, principal, asset, AssetAction.WRITE, now)
@@ -131,17 +132,27 @@ def put_version(
                 about = about_of(title, old.name, old.media, staged.head)
                 _enter_version(store, conn, principal, asset, number, staged, about, now, seq)
         finally:
-            _drop_unnamed(store, staged)
+            discard(store, [staged])
     return number
 
 
 def show_asset(store: Store, clock: Clock, principal: Principal, asset: str) -> Entry:
     """What `principal` may know of an asset. NoAsset."""
-    with attempt(store, clock, principal, "asset.show", asset), store.read() as conn:
-        known, _ = permitted(store, conn, principal, asset, AssetAction.READ, now_in(conn, clock))
-        found = _entry(store, conn, known, principal)
+    found, _, _ = look_at(store, clock, principal, asset, "asset.show")
     audit(store, clock, principal, "asset.show", "answered", asset=asset)
     return found
+
+
+def look_at(
+    store: Store, clock: Clock, principal: Principal, asset: str, action: str, version: int | None = None
+) -> tuple[Entry, int, int]:
+    """An asset, with the number and size of a version (default: the newest), before more is done with it.
+
+    Only a refusal is written to the log, as `action`.
+    """
+    with attempt(store, clock, principal, action, asset), store.read() as conn:
+        known, _, number = _readable(store, conn, clock, principal, asset, version)
+        return _entry(store, conn, known, principal), number, _version(conn, asset, number).size
 
 
 def read_asset(
@@ -160,11 +171,7 @@ def read_asset(
     """
     with attempt(store, clock, principal, "asset.read", asset), store.begin() as conn:
         now = now_in(conn, clock)
-        known, permit = permitted(store, conn, principal, asset, AssetAction.READ, now)
-        number = known.asset.version if version is None else version
-        newest = number == known.asset.version
-        if not newest and not _may(state_in(store, conn), known, principal, now, AssetAction.WRITE):
-            raise Refused(AssetReason.NOT_OWNER, may_know=False)
+        known, permit, number = _readable(store, conn, clock, principal, asset, version)
         row = _version(conn, asset, number)
         start = min(max(0, start), row.size)
         stop = row.size if end is None else min(max(start, end), row.size)
@@ -333,6 +340,19 @@ def _entries(store: Store, conn: sa.Connection, known: list[Known], principal: P
     return found
 
 
+def _readable(
+    store: Store, conn: sa.Connection, clock: Clock, principal: Principal, asset: str, version: int | None
+) -> tuple[Known, AssetPermit, int]:
+    """The asset, the leave to read it, and the number of the version. Refused."""
+    now = now_in(conn, clock)
+    known, permit = permitted(store, conn, principal, asset, AssetAction.READ, now)
+    number = known.asset.version if version is None else version
+    newest = number == known.asset.version
+    if not newest and not _may(state_in(store, conn), known, principal, now, AssetAction.WRITE):
+        raise Refused(AssetReason.NOT_OWNER, may_know=False)
+    return known, permit, number
+
+
 def _version(conn: sa.Connection, asset: str, number: int) -> sa.Row:
     v, b = asset_versions.c, asset_blobs.c
     wanted = sa.select(v.blob, b.size, b.sealed_key).join(asset_blobs, b.id == v.blob)
@@ -374,11 +394,3 @@ def _named(conn: sa.Connection, blob: str) -> bool:
     v = asset_versions.c
     wanted = sa.select(v.asset).join(assets, assets.c.id == v.asset)
     return conn.execute(wanted.where(v.blob == blob, assets.c.deleted.is_(None)).limit(1)).first() is not None
-
-
-def _drop_unnamed(store: Store, staged: Staged) -> None:
-    """Remove a staged content that got no row: an equal one was there, or it was refused."""
-    with store.read() as conn:
-        named = conn.execute(sa.select(asset_blobs.c.id).where(asset_blobs.c.id == staged.id)).first()
-    if named is None:
-        drop(store, staged.id)

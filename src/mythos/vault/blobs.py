@@ -1,7 +1,7 @@
 """Contents on disk: each a file under a random name, sealed in parts of one MiB with a key of its own.
 
-A content is written under `vault/new`, flushed, renamed into `vault/blobs`, and only then named by a row.
-What no row names is left over from a process that died, and is swept when nobody writes.
+A content is written under `vault/new` (`stage`), flushed and renamed into `vault/blobs` (`settle`), and only
+then named by a row. What no row names is left over from a process that died, and is swept when nobody writes.
 """
 
 import contextlib
@@ -9,7 +9,8 @@ import fcntl
 import hmac
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,6 +28,7 @@ from mythos.vault.keys import KEY_BYTES, Vault, unwrap_key, vault_of, wrap_key
 
 PART = 1 << 20  # bytes sealed at a time
 LABEL = "vault"
+FLUSHES = 16  # at the same time
 HEAD = 64 << 10  # bytes of a content that are kept aside for its words and preview
 
 
@@ -59,7 +61,7 @@ def writing(store: Store) -> Iterator[None]:
 
 
 def stage(store: Store, principal: Principal, chunks: Iterable[bytes]) -> Staged:
-    """Write a content, flushed, under its final name. Call inside `writing`, and `settle` before the commit.
+    """Write a content to a draft. Call inside `writing`, and `settle` it before the commit that names it.
 
     VaultError when the disk is full; then nothing of it is left.
     """
@@ -81,26 +83,36 @@ def stage(store: Store, principal: Principal, chunks: Iterable[bytes]) -> Staged
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             seal(out, AESGCM(key), LABEL, blob, parts())
-            out.flush()
-            os.fsync(out.fileno())
-        os.rename(draft, blob_path(vault, blob))
     except OSError as error:
         draft.unlink(missing_ok=True)
-        cure = f"Make space on the disk of {vault.place}."
-        raise VaultError(f"the content cannot be written: {error.strerror}", cure) from None
+        raise _unwritten(vault, error) from None
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
     return Staged(blob, digest.digest(), size, wrap_key(vault, blob, key), bytes(head))
 
 
-def settle(store: Store) -> None:
-    """Flush the directory of contents: what was renamed into it survives a power cut."""
-    directory = os.open(vault_of(store).place / "blobs", os.O_RDONLY)
+def settle(store: Store, staged: Sequence[Staged]) -> None:
+    """Flush drafts and give them their final names: they survive a power cut. VaultError for a full disk."""
+    vault = vault_of(store)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        with ThreadPoolExecutor(min(FLUSHES, len(staged) or 1)) as pool:  # the disk commits them together
+            list(pool.map(lambda one: _flush(vault.place / "new" / one.id), staged))
+        for one in staged:
+            os.rename(vault.place / "new" / one.id, blob_path(vault, one.id))
+        _flush(vault.place / "blobs")
+    except OSError as error:
+        raise _unwritten(vault, error) from None
+
+
+def discard(store: Store, staged: Sequence[Staged]) -> None:
+    """Remove those contents that got no row: an equal one was there, or they were refused."""
+    vault, ids = vault_of(store), [one.id for one in staged]
+    with store.read() as conn:
+        named = set(conn.execute(sa.select(asset_blobs.c.id).where(asset_blobs.c.id.in_(ids))).scalars())
+    for blob in set(ids) - named:
+        drop(store, blob)
+        (vault.place / "new" / blob).unlink(missing_ok=True)
 
 
 def enter(conn: sa.Connection, principal: Principal, staged: Staged) -> str:
@@ -164,6 +176,19 @@ def sweep(store: Store) -> int:
         for path in stale:
             path.unlink()
         return len(stale)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritten(vault: Vault, error: OSError) -> VaultError:
+    cure = f"Make space on the disk of {vault.place}."
+    return VaultError(f"the content cannot be written: {error.strerror}", cure)
 
 
 def blob_path(vault: Vault, blob: str) -> Path:

@@ -8,6 +8,10 @@ class VaultError(MythosError):
     """The vault cannot do it: a field out of range, a disk that is full, content that is damaged."""
 
 
+class BadField(VaultError):
+    """A field of what was asked is out of range."""
+
+
 class NoAsset(MythosError):
     """There is no such asset, or the caller may not know it: the two are one error."""
 

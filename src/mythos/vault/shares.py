@@ -14,7 +14,7 @@ from mythos.records.ids import new_id
 from mythos.records.principal import Principal
 from mythos.store.db import Store
 from mythos.store.tables import asset_shares
-from mythos.vault.errors import NoAsset, NotAllowedHere, Refused, VaultError
+from mythos.vault.errors import BadField, NoAsset, NotAllowedHere, Refused
 from mythos.vault.rights import attempt, permitted, restricting
 
 LONGEST = 366 * 86_400.0  # seconds
@@ -78,9 +78,9 @@ def share_asset(
                 revoked=False,
             )
         except RecordError as error:
-            raise Refused("SHARE_MALFORMED", error=VaultError(error.message)) from None
+            raise Refused("SHARE_MALFORMED", error=BadField(error.message)) from None
         if expires_at <= now or expires_at - start > LONGEST:
-            raise Refused("SHARE_MALFORMED", error=VaultError("a share ends, after now and within a year"))
+            raise Refused("SHARE_MALFORMED", error=BadField("a share ends, after now and within a year"))
         state = state_in(store, conn)
         if reason := org_refused(state, org):
             cure = "mythos org add NAME --audience CLASS --as PERSON"
