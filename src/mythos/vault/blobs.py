@@ -140,6 +140,8 @@ def read_range(store: Store, blob: Blob, start: int, end: int) -> Iterator[bytes
     if blob.sealed_key is None:
         raise damaged
     key = AESGCM(unwrap_key(vault, blob.id, blob.sealed_key))
+    if start >= end:
+        return
     sizes = part_sizes(blob.size)
     try:
         descriptor = os.open(blob_path(vault, blob.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -149,7 +151,7 @@ def read_range(store: Store, blob: Blob, start: int, end: int) -> Iterator[bytes
         source = Source(descriptor, sizes, key, LABEL, blob.id)
         if not source.fits():
             raise damaged
-        first, last = start // PART, max(start, end - 1) // PART
+        first, last = start // PART, (end - 1) // PART
         buffer = bytearray(min(PART, max(sizes)))
         wanted = ((i, i * PART, memoryview(buffer)[: sizes[i]]) for i in range(first, last + 1))
         for index, view in source.read(wanted):
