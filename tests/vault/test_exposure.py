@@ -1,4 +1,4 @@
-"""The exposure audit finds each weakness of a weakened server, its own canary, and nothing in ours as it is."""
+"""The exposure audit finds each weakness of a weakened server, its own canary, and nothing in ours."""
 
 import functools
 import http.server

@@ -1,4 +1,4 @@
-"""Publication: two others than the requester, an embargo that holds, another object, and a withdrawal at once."""
+"""Publication: two other persons, an embargo that holds, another object, and a withdrawal at once."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The table of `mythos vault` commands, and of `mythos demo`."""
+"""The table of `mythos vault`, `mythos publication` and `mythos demo`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from mythos.cli.options import Json
 from mythos.records.asset import AssetAction, Kind, Retention
+from mythos.records.release import Choice
 
 app = typer.Typer(rich_markup_mode=None, help="Assets, private by default: put, share, find, import, audit.")
 demo = typer.Typer(rich_markup_mode=None, help="Shows what a leak is, on this machine.")
@@ -189,3 +190,84 @@ def leak(
     from mythos.cli.leak import run_leak
 
     return run_leak(drafts)
+
+
+publication = typer.Typer(
+    rich_markup_mode=None, help="Make a public object of an asset: ask, vote, open, withdraw."
+)
+Request = Annotated[str, typer.Argument(metavar="REQUEST")]
+As = Annotated[str, typer.Option("--as", metavar="PERSON[:ROLE]", help="Who signs.")]
+
+
+@publication.command("request")
+def publication_request(
+    asset: Id,
+    why: Annotated[str, typer.Option(help="For those who vote; it is sealed.")],
+    who: As,
+    starts: Annotated[str, typer.Option("--from", metavar="TIME", help="The embargo. Default: now.")] = "",
+    ends: Annotated[str, typer.Option("--until", metavar="TIME", help="Default: without end.")] = "",
+    json: Json = False,
+) -> int:
+    """Ask that the newest version of an asset of yours be public for a time."""
+    from mythos.cli.publications import run_request
+
+    return run_request(asset, starts, ends, why, who)
+
+
+@publication.command("vote")
+def publication_vote(
+    request: Request, who: As, choice: Annotated[Choice, typer.Option()] = Choice.APPROVE, json: Json = False
+) -> int:
+    """Say yes, or no for good, to a request of somebody else's."""
+    from mythos.cli.publications import run_vote
+
+    return run_vote(request, choice, who)
+
+
+@publication.command("read")
+def publication_read(
+    request: Request, out: Annotated[Path, typer.Option(help="Write it here.")], json: Json = False
+) -> int:
+    """Write the very bytes that are voted on to a file."""
+    from mythos.cli.publications import run_read
+
+    return run_read(request, out)
+
+
+@publication.command("open")
+def publication_open(request: Request, json: Json = False) -> int:
+    """Decide on a request with its votes: it becomes public by itself when its time comes."""
+    from mythos.cli.publications import run_open
+
+    return run_open(request)
+
+
+@publication.command("withdraw")
+def publication_withdraw(
+    request: Request,
+    who: As,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    json: Json = False,
+) -> int:
+    """End it, at once and for good."""
+    from mythos.cli.publications import run_withdraw
+
+    return run_withdraw(request, reason, who)
+
+
+@publication.command("list")
+def publication_list(json: Json = False) -> int:
+    """Every request: its votes, its time, how it stands."""
+    from mythos.cli.publications import run_list
+
+    return run_list()
+
+
+@publication.command("serve")
+def publication_serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0, json: Json = False
+) -> int:
+    """Answer on loopback with what is public now, without keys, until Ctrl-C."""
+    from mythos.cli.publications import run_serve
+
+    return run_serve(port)

@@ -39,6 +39,7 @@ app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
 app.add_typer(commands_plan.app, name="plan")
 app.add_typer(commands_vault.app, name="vault")
+app.add_typer(commands_vault.publication, name="publication")
 app.add_typer(commands_vault.demo, name="demo")
 
 

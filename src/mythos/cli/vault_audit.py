@@ -11,13 +11,21 @@ from mythos.ledger.log import audit
 from mythos.records.principal import OPERATOR
 from mythos.serve.apart import running
 from mythos.serve.listening import bind
+from mythos.serve.public_app import create_public_app
 from mythos.serve.vault_app import create_vault_app
 from mythos.serve.vault_front import VaultService
 from mythos.store.keys import create_key, revoke_key
 from mythos.store.listeners import listeners
 from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
-from mythos.vault.own_exposure import model_target, names_within, open_files, vault_target
+from mythos.vault.own_exposure import (
+    model_target,
+    names_within,
+    open_files,
+    public_target,
+    strays,
+    vault_target,
+)
 
 
 def run_audit(base_url: str | None, paths: list[str]) -> int:
@@ -51,6 +59,13 @@ def own_audit(records: Records) -> AuditReport:
         targets = [
             vault_target(records.store, url, stranger) for name, url in running_now if name == "assets"
         ]
+        if not any(name == "public" for name, _ in running_now):
+            listener = stack.enter_context(bind("127.0.0.1", 0))
+            app = create_public_app(records.store, records.clock)
+            running_now.append(("public", stack.enter_context(running(app, listener))))
+        targets += [
+            public_target(records.store, records.clock, url) for name, url in running_now if name == "public"
+        ]
         names = names_within(records.store, OPERATOR)
         if session := read_session(records.home):
             from mythos.spec.load import load_family
@@ -58,7 +73,7 @@ def own_audit(records: Records) -> AuditReport:
             tiers = [tier.name for tier in load_family(session.family).tiers]
             targets.append(model_target(session.base_url, tiers, stranger))
         report = audit_exposure(targets, names)
-    files = tuple(open_files(records.store))
+    files = (*open_files(records.store), *strays(records.store, records.clock))
     return AuditReport(
         report.void,
         report.canary,

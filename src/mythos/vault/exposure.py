@@ -137,7 +137,9 @@ def _visited(target: Target, names: Sequence[str], timing: bool) -> tuple[list[F
         findings.append(Finding(target.name, what, answer.method, answer.path[:200], detail[:200]))
 
     def look(answer: Answer, key: bool) -> None:
-        if answer.status < 400 and not key and answer.body not in allowed.get(answer.path, ()):
+        if answers_allowed(answer, allowed):
+            return
+        if answer.status < 400 and not key:
             note("answers", answer, f"status {answer.status}, {len(answer.body)} bytes")
         if told.within(answer):
             note("names", answer, "the answer holds a title, a phrase or an address")

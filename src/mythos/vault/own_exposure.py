@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from mythos.gate.publications import is_public
+from mythos.gate.submit import load_state
+from mythos.records.clock import Clock
 from mythos.records.ids import new_id
 from mythos.records.principal import Principal, require_operator
 from mythos.store.db import Store
 from mythos.store.tables import asset_shares, asset_versions, assets
 from mythos.vault.about import open_about
+from mythos.vault.crawl import BODY
 from mythos.vault.exposure import Finding, Target
 from mythos.vault.keys import vault_of
+from mythos.vault.publications import place, public_now
 
 ASSETS, OLD, SHARES = 8, 4, 4  # addresses of each sort that are visited
 PHRASE = 60  # characters of a preview that no answer may hold
@@ -39,6 +44,31 @@ def vault_target(store: Store, base_url: str, stranger: str = "") -> Target:
     known += [(f"/v1/shares/{share}", f"/v1/shares/{new_id('shr')}") for share in shares]
     seeds = tuple(path for path, _ in known)
     return Target("assets", base_url, tuple(known), {}, stranger, seeds)
+
+
+def public_target(store: Store, clock: Clock, base_url: str) -> Target:
+    """The public area: what is public now may answer; what is not yet, or no longer, is as what never was."""
+    state, now = load_state(store), clock.now()
+    allowed: dict[str, tuple[bytes, ...]] = {}
+    known = []
+    for one in state.publications.values():
+        found = public_now(store, clock, one.id)
+        for end, file in (("", "content"), ("/record", "record.json")):
+            if found is not None and is_public(state, one, now):
+                allowed[f"/p/{one.id}{end}"] = ((found / file).read_bytes()[:BODY], b"")
+            else:
+                known.append((f"/p/{one.id}{end}", f"/p/{new_id('pub')}{end}"))
+    return Target("public", base_url, tuple(known[-2 * OLD :]), allowed, "", tuple(allowed))
+
+
+def strays(store: Store, clock: Clock) -> list[Finding]:
+    """What lies in the public area and is not public."""
+    area = place(store)
+    return [
+        Finding("public", "stray", "", found.name, "no publication in force puts it there")
+        for found in (sorted(area.iterdir()) if area.is_dir() else ())
+        if public_now(store, clock, found.name) is None
+    ]
 
 
 def model_target(base_url: str, tiers: Sequence[str], stranger: str = "") -> Target:
@@ -76,8 +106,8 @@ def open_files(store: Store) -> list[Finding]:
     """Files and directories of ours that other users of this machine can read or enter."""
     found = []
     for top in (store.home.path, store.home.keys):
-        for place, _, files in os.walk(top):
-            for path in (place, *(os.path.join(place, name) for name in files)):
+        for folder, _, files in os.walk(top):
+            for path in (folder, *(os.path.join(folder, name) for name in files)):
                 try:
                     mode = os.lstat(path).st_mode
                 except FileNotFoundError:
