@@ -141,7 +141,7 @@ class Adapter:
         state = self.town.state.clone()
         if self.serving:
             state.seq, state.at, state.acknowledged = 0, {}, {}
-        return (state, self._assets.rows()) if self._assets else (state, None)
+        return state, self._assets.rows() if self._assets else []
 
     def close(self) -> None:
         self.faults.close()

@@ -40,7 +40,8 @@ class Vaulted:
     def rows(self) -> Any:
         """Everything the vault keeps, comparable."""
         with self.town.store.read() as conn:
-            return [conn.exec_driver_sql(f"SELECT * FROM {table}").all() for table in TABLES]
+            rows = [conn.exec_driver_sql(f"SELECT * FROM {table}").all() for table in TABLES]
+        return rows if any(rows) else []
 
     @property
     def town(self) -> Any:
@@ -81,8 +82,8 @@ class Vaulted:
         return self.asked(lambda: assets.put_version(*self.place(who), self.id(asset), [text.encode()]))
 
     def op_asset_get(
-        self, who: str = "operator", asset: str = "asset", version: int = 0, start: int = 0, end: int | None = None,
-        head: bool = False,
+        self, who: str = "operator", asset: str = "asset", version: int = 0, start: int = 0,
+        end: int | None = None, head: bool = False,
     ) -> Any:  # fmt: skip
         def work() -> None:
             wanted = version or None
@@ -99,8 +100,8 @@ class Vaulted:
         return self.listed(search.search_assets(*self.place(who), query), asset)
 
     def op_asset_share(
-        self, org: str = "acme-def", days: float = 1.0, who: str = "operator", asset: str = "asset", to: str = "",
-        parent: str = "", write: bool = False, starts: float = 0.0, name: str = "share",
+        self, org: str = "acme-def", days: float = 1.0, who: str = "operator", asset: str = "asset",
+        to: str = "", parent: str = "", write: bool = False, starts: float = 0.0, name: str = "share",
     ) -> Any:  # fmt: skip
         def work() -> None:
             now = self.town.now
