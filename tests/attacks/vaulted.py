@@ -138,12 +138,16 @@ class Vaulted:
         """`twin` is sent as well, and must be answered in the same bytes."""
         from tests.attacks.adapter import Said
 
+        before = len(self.adapter.attempts())
         got = self.send(key, method, path, headers, body)
         codes = {str(got.status_code)}
         if got.status_code >= 400 and method != "HEAD":
             codes.add(str(got.json()["error"]["code"]))
         if twin and seen(got) != seen(self.send(key, method, twin, headers, body)):
             return Said("LEAK", frozenset(codes))
+        # The caller hears one 404; the log knows why.
+        logged = [entry["facts"] for entry in self.adapter.attempts()[before:]]
+        codes |= {facts["reason"] for facts in logged if "asset" in facts}
         return Said("GRANT" if got.status_code < 400 else "DENY", frozenset(codes))
 
     def op_publish_request(
@@ -200,7 +204,7 @@ class Vaulted:
             place = publications.place(self.town.store) / "drafts"
             place.mkdir(parents=True, mode=0o700)
         else:
-            self.town.home.database.chmod(0o644)
+            (self.town.home.path / "vault" / "blobs").chmod(0o755)
 
     def op_exposure_audit(self) -> Any:
         from tests.attacks.adapter import Said

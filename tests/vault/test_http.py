@@ -1,4 +1,4 @@
-"""The listener for assets over real HTTP: contents whole, in ranges, under conditions; one 404 for the rest."""
+"""The listener for assets over real HTTP: contents, ranges, conditions; one 404 for the rest."""
 
 import pytest
 
