@@ -44,21 +44,9 @@ from tests.gate.town import DAY, VOTERS, W1, W2, hexdigest
 
 ORIGIN = "town.example/log"
 ASKS = {
-    "delete",
-    "gate",
-    "request",
-    "load",
-    "copies",
-    "check_log",
-    "check_proof",
-    "witness",
-    "head",
-    "stream_end",
-    "asset_list",
-    "asset_search",
-    "public_get",
-    "exposure_audit",
-}
+    "delete", "gate", "request", "load", "copies", "check_log", "check_proof", "witness", "head",
+    "stream_end", "asset_list", "asset_search", "public_get", "exposure_audit",
+}  # fmt: skip
 AUDIENCES = {"early_access": "researchers", "expanded": "enterprises", "general": "public"}
 
 
@@ -572,15 +560,9 @@ class Adapter:
         purposes = tuple(about.get("purposes", ["cyber_defence"]))
         profile = about.get("profile", "none")
         subject = acts.subject(
-            self.town.state,
-            self.family,
-            about.get("tier", "capybara"),
-            self.roots[about.get("root", "W1")],
-            self.kept.get(profile, profile),
-            Stage(stage),
-            about.get("audience", AUDIENCES[stage]),
-            purposes,
-        )
+            self.town.state, self.family, about.get("tier", "capybara"), self.roots[about.get("root", "W1")],
+            self.kept.get(profile, profile), Stage(stage), about.get("audience", AUDIENCES[stage]), purposes,
+        )  # fmt: skip
         changed = {k: hexdigest(v) for k, v in about.get("instead", {}).items()}
         return (
             replace(subject, **changed),

@@ -29,7 +29,7 @@ from mythos.store.weights_key import weights_keyring
 from mythos.vault.errors import VaultError
 
 KEY_BYTES, NONCE_BYTES = 32, 12
-CONTEXT = "mythos vault"
+CONTEXT = "mythos-vault"
 LARGEST = 1 << 16  # bytes of one sealed text
 
 
