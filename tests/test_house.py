@@ -30,10 +30,12 @@ SAME_FLOOR = {
     ("store", "ledger"),  # state and its ledger leaf are written in one transaction
     ("spec", "records"),  # a malformed family file is a MythosError
     ("train", "evaluate"),  # the judge that measures refusals also says which answer of a pair declines
+    ("vault", "gate"),  # who may read, and who may publish, is decided by the gate
 }
 
 TORCH = {"model", "engine", "train", "evaluate", "data"}
 WITHOUT_TORCH = {
+    "model/__init__.py", "model/sealed.py",  # the vault seals with it
     "engine/__init__.py", "engine/request.py", "engine/grammar.py",
     "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py", "data/prompts/__init__.py",
     "data/pip_sdist.py", "data/documents.py", "data/from_python.py", "data/from_archives.py",

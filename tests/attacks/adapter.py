@@ -44,17 +44,9 @@ from tests.gate.town import DAY, VOTERS, W1, W2, hexdigest
 
 ORIGIN = "town.example/log"
 ASKS = {
-    "delete",
-    "gate",
-    "request",
-    "load",
-    "copies",
-    "check_log",
-    "check_proof",
-    "witness",
-    "head",
-    "stream_end",
-}
+    "delete", "gate", "request", "load", "copies", "check_log", "check_proof", "witness", "head",
+    "stream_end", "asset_list", "asset_search", "public_get", "exposure_audit",
+}  # fmt: skip
 AUDIENCES = {"early_access": "researchers", "expanded": "enterprises", "general": "public"}
 
 
@@ -83,6 +75,7 @@ class Adapter:
     setting: dict[str, Any]
     kept: dict[str, Any] = field(default_factory=dict)
     faults: ExitStack = field(default_factory=ExitStack)
+    _assets: Any = None
 
     def __post_init__(self) -> None:
         setting = dict(self.setting)
@@ -101,12 +94,24 @@ class Adapter:
 
     def do(self, operation: str, arguments: dict[str, Any]) -> Said:
         try:
-            got = getattr(self, f"op_{operation}")(**arguments)
+            named = f"op_{operation}"
+            got = getattr(self if hasattr(self, named) else self.assets, named)(**arguments)
         except Rejected as refused:
             return Said(str(refused.code), frozenset({str(refused.code)}))
         return got if isinstance(got, Said) else Said("OK")
 
+    @property
+    def assets(self) -> Any:
+        """The half for assets and publication: in vaulted.py."""
+        if self._assets is None:
+            from tests.attacks.vaulted import Vaulted
+
+            self._assets = Vaulted(self)
+        return self._assets
+
     def restart(self) -> None:
+        if self._assets:
+            self._assets.stop()
         if self.serving:
             self.serving.stop()
         self.town.store.close()
@@ -124,10 +129,12 @@ class Adapter:
         state = self.town.state.clone()
         if self.serving:
             state.seq, state.at, state.acknowledged = 0, {}, {}
-        return state
+        return state, self._assets.rows() if self._assets else []
 
     def close(self) -> None:
         self.faults.close()
+        if self._assets:
+            self._assets.stop()
         if self.serving:
             self.serving.stop()
         self.town.store.close()
@@ -553,15 +560,9 @@ class Adapter:
         purposes = tuple(about.get("purposes", ["cyber_defence"]))
         profile = about.get("profile", "none")
         subject = acts.subject(
-            self.town.state,
-            self.family,
-            about.get("tier", "capybara"),
-            self.roots[about.get("root", "W1")],
-            self.kept.get(profile, profile),
-            Stage(stage),
-            about.get("audience", AUDIENCES[stage]),
-            purposes,
-        )
+            self.town.state, self.family, about.get("tier", "capybara"), self.roots[about.get("root", "W1")],
+            self.kept.get(profile, profile), Stage(stage), about.get("audience", AUDIENCES[stage]), purposes,
+        )  # fmt: skip
         changed = {k: hexdigest(v) for k, v in about.get("instead", {}).items()}
         return (
             replace(subject, **changed),

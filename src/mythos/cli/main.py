@@ -15,6 +15,7 @@ from mythos.cli import (
     commands_ledger,
     commands_plan,
     commands_receipt,
+    commands_vault,
     output,
 )
 from mythos.cli.cures import CURES
@@ -37,6 +38,9 @@ app.add_typer(commands_data.app, name="data")
 app.add_typer(commands_ledger.app, name="ledger")
 app.add_typer(commands_receipt.app, name="receipt")
 app.add_typer(commands_plan.app, name="plan")
+app.add_typer(commands_vault.app, name="vault")
+app.add_typer(commands_vault.publication, name="publication")
+app.add_typer(commands_vault.demo, name="demo")
 
 
 Port = Annotated[

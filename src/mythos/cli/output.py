@@ -48,6 +48,9 @@ CODES = {
     "NotAllowed": Exit.REFUSED,
     "ClockError": Exit.REFUSED,
     "Rejected": Exit.REFUSED,  # by the gate
+    "NoAsset": Exit.REFUSED,
+    "NotAllowedHere": Exit.REFUSED,
+    "OverLimit": Exit.REFUSED,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mythos.gate.grants import widens
 from mythos.gate.policy import lint, pack_digest, pack_from_json
+from mythos.gate.publications import take_publication, take_request, take_unpublication, take_vote
 from mythos.gate.release import against, check, in_force
 from mythos.gate.state import Cast, Rejected, State
 from mythos.gate.votes import same_place, signed_by_quorum
@@ -17,6 +18,7 @@ from mythos.records.canonical import RecordError
 from mythos.records.clock import TOLERANCE
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
+from mythos.records.publication import Publication, PublicationRequest, PublicationVote, Unpublication
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import (
     Acknowledgement,
@@ -317,4 +319,8 @@ _HANDLERS: dict[type, Callable[[State, Any, list[Key], float], None]] = {
     Organisation: _organisation,
     Grant: _grant,
     Revocation: _revocation,
+    PublicationRequest: take_request,
+    PublicationVote: take_vote,
+    Publication: take_publication,
+    Unpublication: take_unpublication,
 }

@@ -15,6 +15,7 @@ from mythos.records.errors import MythosError
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation
 from mythos.records.policy import PolicyPack
+from mythos.records.publication import Publication, PublicationRequest
 from mythos.records.reasons import Code
 from mythos.records.release import Incident, Release, Stage, Suspension, Vote
 from mythos.records.trust import Role, TrustRoot
@@ -70,6 +71,10 @@ class State:
     grants: dict[str, Grant] = field(default_factory=dict)
     granted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # organisation: ids of its grants
     revoked: dict[str, float] = field(default_factory=dict)  # grants and organisations
+    requests: dict[str, PublicationRequest] = field(default_factory=dict)
+    ballots: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # request: `publications.Ballot`s
+    publications: dict[str, Publication] = field(default_factory=dict)
+    unpublished: dict[str, float] = field(default_factory=dict)  # requests that were withdrawn
     acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)  # record: servers
     at: dict[str, float] = field(default_factory=dict)  # every record's id, to its time
 

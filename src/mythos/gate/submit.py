@@ -12,6 +12,7 @@ from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.grant import Revocation
 from mythos.records.principal import Principal
+from mythos.records.publication import Unpublication
 from mythos.records.reasons import Code
 from mythos.records.release import Acknowledgement, Halt, Incident, Suspension
 from mythos.records.signed import KINDS, kind_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mythos.store.db import Store
 
 # These only take something away: a wrong clock must not prevent them.
-RESTRICTING = frozenset({Halt, Incident, Suspension, Revocation, Acknowledgement})
+RESTRICTING = frozenset({Halt, Incident, Suspension, Revocation, Acknowledgement, Unpublication})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,15 +26,21 @@ class Torn(Exception):
     """A part ends too early, or is not what was sealed there."""
 
 
-def seal(out: BinaryIO, key: AESGCM, root: str, name: str, parts: Sequence[memoryview]) -> None:
-    """Writes `parts` (flat bytes, at least one) to `out`."""
+def seal(out: BinaryIO, key: AESGCM, root: str, name: str, parts: Iterable[Any]) -> None:
+    """Writes `parts` (flat bytes, at least one) to `out`. Only two of them are held at a time."""
     prefix = secrets.token_bytes(PREFIX)
     out.write(MAGIC + prefix)
-    scratch = bytearray(max(len(part) for part in parts) + TAG)
-    for index, part in enumerate(parts):
+    about, scratch, index = _about(root, name), bytearray(), 0
+    rest = iter(parts)
+    part = next(rest)
+    while part is not None:
+        after = next(rest, None)  # which part is the last is sealed with it
+        if len(scratch) < len(part) + TAG:
+            scratch = bytearray(len(part) + TAG)
         view = memoryview(scratch)[: len(part) + TAG]
-        key.encrypt_into(_nonce(prefix, index, len(parts)), part, _about(root, name), view)
+        key.encrypt_into(prefix + index.to_bytes(4, "big") + bytes([after is None]), part, about, view)
         out.write(view)
+        part, index = after, index + 1
 
 
 def plain_size(file_size: int, part: int) -> int:

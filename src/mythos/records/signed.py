@@ -13,6 +13,7 @@ from mythos.records.canonical import RecordError, canonical, parse, parse_canoni
 from mythos.records.errors import MythosError
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
+from mythos.records.publication import Publication, PublicationRequest, PublicationVote, Unpublication
 from mythos.records.receipt import Receipt
 from mythos.records.release import (
     Acknowledgement,
@@ -45,6 +46,10 @@ KINDS: dict[str, type] = {
     "grant": Grant,
     "revocation": Revocation,
     "receipt": Receipt,
+    "publication-request": PublicationRequest,
+    "publication-vote": PublicationVote,
+    "publication": Publication,
+    "unpublication": Unpublication,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 

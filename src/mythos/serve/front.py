@@ -17,6 +17,7 @@ from mythos.records.errors import MythosError
 from mythos.records.ids import new_id
 from mythos.serve.call import Call, respond
 from mythos.serve.errors import ApiError, ClientGone, Dialect, envelope
+from mythos.serve.place import check_place, credential
 from mythos.serve.service import Service
 from mythos.store.db import StoreError
 
@@ -31,7 +32,6 @@ OPENAI_PATHS = (
     "/v1/images/",
 )
 PUBLIC = {("HEAD", "/"), ("HEAD", "/api/hello"), ("GET", "/healthz"), ("HEAD", "/healthz")}
-_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LINGER_SECONDS = 2.0  # for a refused body, so that its sender sees the refusal and not a reset
 _LINGER_BYTES = 64 * 2**20
 
@@ -79,14 +79,14 @@ class Front:
             _finish(call)
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, answer: Send) -> None:
-        _check_place(call, scope)
+        check_place(call.headers, scope)
         if self.service.watch.lapsed:
             raise _unreadable()
         if (call.method, call.path) in PUBLIC:
             body = b'{"status":"ok"}' if call.path == "/healthz" else b""
             await respond(answer, 200, body, head=call.method == "HEAD")
             return
-        secret = _credential(call)
+        secret = credential(call.headers)
         call.principal = await self.service.principal_for(secret) if secret else None
         if call.principal is None:
             raise _unauthenticated(bool(secret), call.dialect)
@@ -121,30 +121,9 @@ def _call(service: Service, scope: Scope) -> Call:
     )
 
 
-def _check_place(call: Call, scope: Scope) -> None:
-    port = (scope.get("server") or ("", 0))[1]
-    ours = {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
-    host = call.header("host").lower()
-    if host not in ours:
-        raise ApiError(421, "the Host header does not name this server", code="wrong_host")
-    origin = call.headers.get(b"origin")
-    if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
-        raise ApiError(403, "requests from other origins are not answered", code="wrong_origin")
-    if call.header("sec-fetch-site").lower() in ("cross-site", "same-site"):
-        raise ApiError(403, "requests from other sites are not answered", code="wrong_origin")
-
-
 def _unreadable() -> ApiError:
     message = "the server cannot read its records and answers nobody until it can"
     return ApiError(503, message, code="records_unreadable", headers={"retry-after": "5"})
-
-
-def _credential(call: Call) -> str:
-    key = call.header("x-api-key").strip()
-    if key:
-        return key
-    scheme, _, token = call.header("authorization").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _unauthenticated(given: bool, dialect: Dialect) -> ApiError:

@@ -102,3 +102,121 @@ generation = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),  # one row, id 1
     sa.Column("value", sa.Integer, nullable=False),
 )
+
+# Assets. Titles, names, previews, words and reasons lie only in the sealed columns (`mythos.vault.keys`).
+
+assets = sa.Table(
+    "assets",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),  # random: it is the address
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("org", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("retention", sa.String, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),  # the newest
+    sa.Column("size", sa.Integer, nullable=False),  # bytes of the newest
+    sa.Column("deleted", sa.Float),
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Index("assets_by_owner", "org", "owner", "logged"),
+)
+
+asset_blobs = sa.Table(
+    "asset_blobs",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),  # also the file's name
+    sa.Column("org", sa.String, nullable=False),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("tag", sa.LargeBinary, nullable=False),  # keyed, different for each owner: see `vault.blobs`
+    sa.Column("size", sa.Integer, nullable=False),  # bytes in plain
+    sa.Column("sealed_key", sa.LargeBinary),  # NULL: destroyed, and with it the content
+    sa.Index("asset_blobs_by_tag", "org", "owner", "tag"),
+)
+
+asset_versions = sa.Table(
+    "asset_versions",
+    metadata,
+    sa.Column("asset", sa.String, sa.ForeignKey("assets.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.String, nullable=False, unique=True),  # random: the entity tag over HTTP
+    sa.Column("blob", sa.String, sa.ForeignKey("asset_blobs.id"), nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("about", sa.LargeBinary),  # sealed; NULL once deleted
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Index("asset_versions_by_blob", "blob"),
+    sa.Index("asset_versions_by_logged", "logged"),
+)
+
+asset_shares = sa.Table(
+    "asset_shares",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("asset", sa.String, sa.ForeignKey("assets.id"), nullable=False),
+    sa.Column("org", sa.String, nullable=False),
+    sa.Column("principal", sa.String, nullable=False),
+    sa.Column("actions", sa.String, nullable=False),  # words with spaces between
+    sa.Column("starts_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("parent", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("placed", sa.Integer, nullable=False),  # `logged` of the asset: its place in lists
+    sa.Column("revoked", sa.Float),
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Index("asset_shares_by_asset", "asset"),
+    sa.Index("asset_shares_by_org", "org", "placed"),
+)
+
+asset_holds = sa.Table(
+    "asset_holds",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("asset", sa.String, sa.ForeignKey("assets.id"), nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("reason", sa.LargeBinary, nullable=False),  # sealed
+    sa.Column("released", sa.Float),
+    sa.Column("logged", sa.Integer, sa.ForeignKey("ledger.seq"), nullable=False),
+    sa.Index("asset_holds_by_asset", "asset"),
+)
+
+# Who read what: from this an incident is counted and a principal's egress is limited.
+asset_reads = sa.Table(
+    "asset_reads",
+    metadata,
+    sa.Column("seq", sa.Integer, sa.ForeignKey("ledger.seq"), primary_key=True, autoincrement=False),
+    sa.Column("asset", sa.String, sa.ForeignKey("assets.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("principal", sa.String, nullable=False),
+    sa.Column("org", sa.String, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),  # asked for, counted before the first is sent
+    sa.Index("asset_reads_by_principal", "org", "principal", "time", "bytes"),
+    sa.Index("asset_reads_by_asset", "asset"),
+)
+
+egress_limits = sa.Table(
+    "egress_limits",
+    metadata,
+    sa.Column("org", sa.String, primary_key=True),
+    sa.Column("principal", sa.String, primary_key=True),
+    sa.Column("reads", sa.Integer, nullable=False),  # in 24 hours
+    sa.Column("bytes", sa.Integer, nullable=False),
+)
+
+# What an import has taken already, by a keyed tag of the file, so that no path stands in clear.
+asset_imports = sa.Table(
+    "asset_imports",
+    metadata,
+    sa.Column("tag", sa.LargeBinary, primary_key=True),
+    sa.Column("asset", sa.String, sa.ForeignKey("assets.id"), nullable=False),
+)
+
+# The copy that a publication makes; what is decided about it are signed records.
+publication_copies = sa.Table(
+    "publication_copies",
+    metadata,
+    sa.Column("request", sa.String, primary_key=True),
+    sa.Column("blob", sa.String, sa.ForeignKey("asset_blobs.id"), nullable=False),
+    sa.Column("about", sa.LargeBinary, nullable=False),  # sealed
+)
