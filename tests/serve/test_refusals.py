@@ -97,7 +97,7 @@ def test_a_client_that_dawdles_with_its_body_gets_a_408(tiny, engine):
 
 
 def test_a_client_that_dawdles_with_its_headers_is_dropped(live, monkeypatch):
-    monkeypatch.setattr("mythos.serve.server.HEADER_SECONDS", 0.3)
+    monkeypatch.setattr("mythos.serve.listening.HEADER_SECONDS", 0.3)
     with live.raw() as raw:
         raw.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n")
         assert _answer(raw).startswith(b"HTTP/1.1 408")

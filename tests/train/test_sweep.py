@@ -54,7 +54,7 @@ price = {{ input = 0.0, output = 0.0 }}
 context = 256
 max_output = 64
 """
-MOE = ", moe = { routed = 4, top_k = 2, width = 24, bias = true }"
+MOE = ", moe = { routed = 4, top_k = 2, width = 32, bias = true }"
 TIERS = [("a", 16, 32, ""), ("b", 32, 48, ""), ("c", 48, 64, ""), ("d", 48, 64, MOE)]
 HEAD = tiny.FAMILY[: tiny.FAMILY.index("[[tiers]]")]
 BUDGETS = (4096, 2 * 4096, 4 * 4096)

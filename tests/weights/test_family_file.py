@@ -127,7 +127,7 @@ def test_how_a_step_is_cut_is_shared_and_overridden() -> None:
 
 
 def test_a_student_may_speak_its_own_words() -> None:
-    own = POCKET.replace(b"truth = 0.2 }", b"truth = 0.2, on_policy = 0.25 }", 1)
+    own = POCKET.replace(b"truth = 0.2", b"truth = 0.2, on_policy = 0.25", 1)
     haiku, sonnet = parse_family(own, "pocket.toml").tiers[:2]
     assert dict(haiku.made_by.options)["on_policy"] == 0.25
     assert "on_policy" not in dict(sonnet.made_by.options)

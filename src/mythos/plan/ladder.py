@@ -34,7 +34,7 @@ def ladder_below(family: Family, target: Tier) -> list[Tier]:
     for tier in tiers:
         if moe is None or tier.config.moe is not None:
             continue
-        width = tier.config.ffn * moe.width // target.config.ffn // 8 * 8
+        width = tier.config.ffn * moe.width // target.config.ffn // 16 * 16
         config = replace(tier.config, moe=replace(moe, width=width), dense_layers=())
         if width and parameters(config) < parameters(target.config):
             options = dict(target.made_by.options) | {
