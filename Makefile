@@ -52,7 +52,7 @@ test-clients: setup-dev
 mutate: setup-dev
 	@$(IN) $(BIN)/python tools/mutate.py $(ARGS)
 
-# Twenty minutes on two cores, nearly all of them evaluations.
+# Nearly all of its time goes to evaluations, which tell it before they begin.
 walk: setup-run
 	@$(IN) bench/walk.sh $(ARGS)
 
