@@ -35,7 +35,7 @@ def machine(step: dict) -> Hardware:
         name="this machine", bf16=step["gflops"] * GB, fp8=None, fp4=None,
         memory_bytes=8 * GB, usable_bytes=8 * GB,
         bandwidth=step["gbps"] * GB, scale_up=1.0, domain=1, scale_out=1.0, tdp_w=None, all_in_kw=None,
-        dollars_per_hour=None, dated="", source="gauged by mythos bench",
+        dated="", source="gauged by mythos bench",
     )  # fmt: skip
 
 

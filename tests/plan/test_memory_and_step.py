@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mythos.plan.assumed import prices
 from mythos.plan.efficiencies import as_toml, load, packaged, parse, starting
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import hardware, parts, peak
@@ -219,7 +220,7 @@ def test_parts_are_in_si_units() -> None:
     for part in parts():
         assert part.usable_bytes <= part.memory_bytes
         assert part.scale_out < part.scale_up < part.bandwidth < part.bf16
-        assert part.dollars_per_hour is None or part.dollars_per_hour[0] <= part.dollars_per_hour[1]
+        assert all(0 < price.low <= price.value <= price.high for price in prices(part))
         assert part.source and part.dated
 
 

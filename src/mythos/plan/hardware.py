@@ -17,7 +17,7 @@ _UNKNOWN_DRIVER_SHARE = 0.97  # of nominal memory, the share a driver shows wher
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """One accelerator, in FLOP/s, bytes, bytes per second, watts and dollars. None: not published or absent.
+    """One accelerator, in FLOP/s, bytes, bytes per second and watts. None: not published or absent.
 
     `scale_up` and `scale_out` are per accelerator and direction: within a domain of `domain` of
     them, and beyond it. `usable_bytes` is what a driver shows, before the runtime takes its part.
@@ -35,7 +35,6 @@ class Hardware:
     scale_out: float
     tdp_w: float | None
     all_in_kw: float | None
-    dollars_per_hour: tuple[float, float] | None  # lowest and highest seen
     dated: str
     source: str
 
@@ -57,7 +56,6 @@ class _Row:
     usable_gib: float | None = None
     tdp_w: float | None = None
     all_in_kw: float | None = None
-    dollars_per_hour: tuple[float, ...] | None = None
 
 
 @cache
@@ -94,7 +92,6 @@ def peak(part: Hardware, precision: str) -> float:
 
 def _in_si(row: _Row, dated: str) -> Hardware:
     gib, tera = float(1 << 30), 1e12
-    price = row.dollars_per_hour
     return Hardware(
         name=row.name,
         bf16=row.tflops_bf16 * tera,
@@ -108,7 +105,6 @@ def _in_si(row: _Row, dated: str) -> Hardware:
         scale_out=row.scale_out_gigabits_per_s * 1e9 / 8,
         tdp_w=row.tdp_w,
         all_in_kw=row.all_in_kw,
-        dollars_per_hour=None if price is None else (price[0], price[1]),
         dated=dated,
         source=row.source,
     )
