@@ -18,20 +18,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from mythos.data.tokenizer import Tokenizer
-from mythos.engine.cache import BLOCK
-from mythos.engine.generation import Generation
-from mythos.engine.loader import LoadedTier
-from mythos.engine.masks import grammar_tokenizer
-from mythos.engine.request import Request, Sampling
-from mythos.engine.runner import Runner
-from mythos.engine.sampling import generator_for
-from mythos.engine.sequence import Sequence as Running
-from mythos.engine.text import TextStream
+from mythos.engine.request import Sampling
 from mythos.model.transformer import Transformer
 from mythos.spec.family import Tier
 from mythos.train.batch import Batch, Batches, packed_rows
 from mythos.train.forward import Trainee
+from mythos.train.sample import generated, unregistered
 
 SAMPLED = 4  # the student says the last quarter of a row, or less
 
@@ -46,32 +38,11 @@ def sampler(
 
     `pause` is called before each token, as between batches in `loop.train`.
     """
-    reader = Tokenizer.from_bytes(tokenizer)
-    ends = sorted(reader.eos_ids)
-    loaded = LoadedTier(
-        root="",
-        profile="none",
-        backend="training",
-        tier=tier,
-        model=model,
-        tokenizer=reader,
-        chat_template="",
-        grammar_tokenizer=grammar_tokenizer(tokenizer, ends),
-        eos=torch.tensor(ends),
-        dtype=torch.bfloat16,
-        bytes=0,
-    )
+    loaded = unregistered(tier, model, "training", tokenizer, "")
 
     def sample(prompts: Sequence[Sequence[int]], seeds: Sequence[int], most: int) -> list[list[int]]:
-        positions = max(map(len, prompts)) + most
-        runner = Runner(loaded, len(prompts) * -(-positions // BLOCK), b"")
-        running = [_running(prompt, seed, most) for prompt, seed in zip(prompts, seeds, strict=True)]
-        for one in running:
-            runner.add(one)
-        while runner.busy:
-            pause()
-            runner.step()
-        return [one.tokens for one in running]
+        asked = [(prompt, Sampling(1.0, seed=one)) for prompt, one in zip(prompts, seeds, strict=True)]
+        return [one.tokens for one in generated(loaded, asked, most, pause)]
 
     return sample
 
@@ -114,18 +85,3 @@ def on_policy(batches: Batches, sample: Sampler, teachers: Sequence[Transformer]
 def row_seed(seed: int, row: int) -> int:
     """The seed from which the words of a row are drawn."""
     return int.from_bytes(hashlib.sha256(f"on-policy {seed} {row}".encode()).digest()[:7])
-
-
-def _running(prompt: Sequence[int], seed: int, most: int) -> Running:
-    request = Request(tuple(prompt), most, Sampling(1.0, seed=seed))
-    return Running(
-        request=request,
-        generation=Generation(lambda _: None),
-        org="",
-        root="",
-        decision="",
-        text=TextStream(()),
-        generator=generator_for(request.sampling),
-        limit=most,
-        on_end=lambda _: None,
-    )

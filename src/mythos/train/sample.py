@@ -20,6 +20,7 @@ from mythos.engine.sampling import generator_for
 from mythos.engine.sequence import Sequence as Running
 from mythos.engine.text import TextStream
 from mythos.model.quant import load_served
+from mythos.model.transformer import Transformer
 from mythos.spec.family import Tier
 from mythos.train.critique import Answer
 from mythos.train.weights import served_tensors
@@ -27,14 +28,20 @@ from mythos.train.weights import served_tensors
 
 def in_training(tier: Tier, tensors: Mapping[str, Tensor], tokenizer: bytes, template: str) -> LoadedTier:
     """The float32 `tensors` in their served form, ready for the engine's runner."""
+    model = load_served(tier.config, served_tensors(tensors)).eval()
+    return unregistered(tier, model, "eager-int8", tokenizer, template)
+
+
+def unregistered(tier: Tier, model: Transformer, backend: str, tokenizer: bytes, template: str) -> LoadedTier:
+    """`model` as it is, which has no root yet, ready for the engine's runner. It computes in bf16."""
     reader = Tokenizer.from_bytes(tokenizer)
     ends = sorted(reader.eos_ids)
     return LoadedTier(
         root="",
         profile="none",
-        backend="eager-int8",
+        backend=backend,
         tier=tier,
-        model=load_served(tier.config, served_tensors(tensors)).eval(),
+        model=model,
         tokenizer=reader,
         chat_template=template,
         grammar_tokenizer=grammar_tokenizer(tokenizer, ends),
@@ -56,28 +63,40 @@ def answers(
 
     With greedy sampling or a seed the same weights give the same answers. `pause` is called between steps.
     """
+    ended = count(1)
+    said = generated(loaded, asked, most, pause, lambda: report(next(ended), len(asked)))
+    return [_read(one, end) for one in said]
+
+
+def generated(
+    loaded: LoadedTier,
+    asked: Sequence[tuple[Sequence[int], Sampling]],
+    most: int,
+    pause: Callable[[], float],
+    on_end: Callable[[], None] = lambda: None,
+) -> list[Running]:
+    """What the runner makes of each prompt, at most `most` tokens. `on_end` is called as each ends."""
     longest = max(len(prompt) for prompt, _ in asked) + most
-    runner = Runner(loaded, MAX_BATCH * -(-longest // BLOCK), b"")
-    running, ended = [], count(1)
+    runner = Runner(loaded, min(MAX_BATCH, len(asked)) * -(-longest // BLOCK), b"")
+    running = []
     for prompt, sampling in asked:
-        unread = Generation(lambda _: None)
         made = Running(
             request=Request(tuple(prompt), most, sampling),
-            generation=unread,
+            generation=Generation(lambda _: None),
             org="",
             root="",
             decision="",
             text=TextStream(()),
             generator=generator_for(sampling),
             limit=most,
-            on_end=lambda _: report(next(ended), len(asked)),
+            on_end=lambda _: on_end(),
         )
         running.append(made)
         runner.add(made)
     while runner.busy:
         pause()
         runner.step()
-    return [_read(one, end) for one in running]
+    return running
 
 
 def _read(done: Running, end: int) -> Answer:
