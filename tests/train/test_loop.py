@@ -278,3 +278,11 @@ def test_the_rate_rises_stays_and_falls(steps: int, warmup: int, share: float) -
     assert factors[:start] == sorted(factors[:start])
     tail = factors[max(start, warmup) :]
     assert tail == sorted(tail, reverse=True)
+
+
+def test_the_warm_up_of_a_short_run_takes_a_tenth_of_it() -> None:
+    settings = TrainSettings(warmup_steps=20, decay_share=0.0)
+    short = [rate_factor(step, settings, None, None, (step + 1) / 30) for step in range(30)]
+    assert [round(factor, 6) for factor in short[:3]] == [round(1 / 3, 6), round(2 / 3, 6), 1.0]
+    long = [rate_factor(step, settings, None, None, (step + 1) / 3000) for step in range(3000)]
+    assert sum(factor < 1 for factor in long) == 20

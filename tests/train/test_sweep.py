@@ -114,7 +114,7 @@ def test_a_sweep_is_kept_and_its_forecast_stands_beside_the_outcome(
     build_tier(home, store, clock, OPERATOR, family, target, quiet, replace(training, seed=0))
     quality = measure(home, store, clock, OPERATOR, family, target, material.held_out, quiet)
     bits = {name: one.bits_per_byte for name, one in quality.items()}
-    rung = Rung(target, 0, bits, None, "", ("", ""))
+    rung = Rung(target, 0, bits, None, {}, {"a": True}, ("", ""))
     (line,) = beside(records, family, {target.name: training}, [rung])
     assert line["outcomes"] == [rung.loss] and line["committed"] == told.seq < line["begun"]
     assert not line["late"] and line["inside"] == (line["low"] <= rung.loss <= line["high"])
@@ -214,7 +214,10 @@ def test_means_over_seeds_against_a_known_interval() -> None:
     assert mean == 2.0 and high - mean == pytest.approx(mean - low)
     assert high - mean == pytest.approx(4.303 / 3**0.5, rel=1e-4)
     tier = load_family("nano").tier("haiku")
-    rungs = [Rung(tier, seed, {"x": 1.0 + seed}, (0.1 * seed, 0.0, 1.0), "", ("", "")) for seed in range(3)]
+    rungs = [
+        Rung(tier, seed, {"x": 1.0 + seed}, (0.1 * seed, 0.0, 1.0), {}, {"a": True}, ("", ""))
+        for seed in range(3)
+    ]
     (line,) = over_seeds(rungs)
     assert (
         line["seeds"] == 3 and line["bits per byte"].startswith("2.0000 [") and line["gain"].startswith("0.1")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mythos.cli.controls import Beside, beside_controls, show_beside
 from mythos.cli.forecasts import beside
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.models import buildable, made_by, row
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = "45m"
 
 
-def run(name: str | None, tier_name: str | None, family_name: str, budget: str | None, seeds: int = 1) -> int:
+def run(
+    name: str | None,
+    tier_name: str | None,
+    family_name: str,
+    budget: str | None,
+    seeds: int = 1,
+    control: bool = False,
+) -> int:
     records = open_records()
     if name is not None and (name in packaged_families() or name.endswith(".toml")):
         family_name = name
@@ -45,30 +53,40 @@ def run(name: str | None, tier_name: str | None, family_name: str, budget: str |
         chosen = _missing(records, family)
     whole = parse_budget(budget or DEFAULT_BUDGET)
     trained = [t for t in chosen if t.made_by.kind in TRAINED or (budget and t.made_by.kind == "experts")]
-    if not trained and (budget is not None or seeds > 1):
-        option = "--budget" if budget is not None else "--seeds"
+    if not trained and (budget is not None or seeds > 1 or control):
+        option = "--budget" if budget is not None else "--seeds" if seeds > 1 else "--control"
         raise CommandError(
             f"nothing of {family.name} that is asked for is trained", f"leave {option} out", Exit.USAGE
         )
     if not trained:
         for tier in chosen:
             build(records, family, tier)
-        return _told(records, family, chosen, [], [])
+        return _told(records, family, chosen, [], [], [])
     give_way()  # before anything starts threads: they have the priority that they begin with
     found: list[Rung] = []
+    held: list[Beside] = []
     training = _training(records, family, trained, whole)
     for seed in reversed(range(seeds)):  # the first one last: it is the one that stays in use
         for tier in chosen:
             build(records, family, tier, training(tier, seed) if tier in trained else None)
         state = standing(records, family).family
         _draw(records, family, trained, training, seed)
-        found = rungs(records, state, training(trained[0], seed).material, seed) + found
+        here = rungs(records, state, training(trained[0], seed).material, seed)
+        found = here + found
+        if control:
+            ways = {tier.name: training(tier, seed) for tier in trained}
+            held = beside_controls(records, state, ways, here) + held
     ahead = beside(records, family, {tier.name: training(tier, 0) for tier in trained}, found)
-    return _told(records, family, chosen, found, ahead)
+    return _told(records, family, chosen, found, held, ahead)
 
 
 def _told(
-    records: Records, family: Family, chosen: list[Tier], found: "list[Rung]", ahead: list[dict[str, Any]]
+    records: Records,
+    family: Family,
+    chosen: list[Tier],
+    found: list[Rung],
+    held: list[Beside],
+    ahead: list[dict[str, Any]],
 ) -> int:
     state = standing(records, family).family
     if json_wanted():
@@ -79,6 +97,7 @@ def _told(
                 "built": [row(state.tier(tier.name)) for tier in chosen],
                 "ladder": [{"seed": rung.seed} | rung.line() for rung in found],
                 "over_seeds": over_seeds(found) if several else [],
+                "controls": [one.line() for one in held],
                 "forecasts": ahead,
             }
         )
@@ -88,6 +107,7 @@ def _told(
         note(f"{family.name}/{tier.name} is built: root {(state.tier(tier.name).root or '')[:12]}")
     if found and not json_wanted():
         show_rungs(found)
+        show_beside(held)
         for line in ahead:
             note(line["text"])
     return 0

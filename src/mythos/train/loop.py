@@ -123,7 +123,8 @@ def train(
             first, waited = state.step * settings.step_rows, pause()
             parts = [batches(first + i * settings.rows, settings.rows) for i in range(settings.accumulate)]
             loss, routed, paused = _gradient(trainee, optimiser, parts, pause, compiled)
-            factor = rate_factor(state.step, settings, state.decay_from, state.steps)
+            share = _spent(state, budget)
+            factor = rate_factor(state.step, settings, state.decay_from, state.steps, share)
             norm = optimiser.step(factor)
             busiest = _rebalance(model, routed, settings) if math.isfinite(norm) else None
             took = time.monotonic() - began - paused - waited
@@ -239,6 +240,14 @@ def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
     if state.seconds + decay * per_step >= budget.seconds:
         state.decay_from, state.steps = state.step, state.step + decay
+
+
+def _spent(state: _State, budget: Budget) -> float:
+    """The part of the budget that is spent once the step is done that begins now."""
+    if budget.seconds is not None:
+        return state.seconds / budget.seconds
+    assert state.steps is not None
+    return (state.step + 1) / state.steps
 
 
 def _seconds_left(state: _State, budget: Budget) -> float:

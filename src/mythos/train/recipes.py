@@ -1,5 +1,5 @@
-"""How a declared tier is trained: from scratch, pruned from its parent and distilled from all its parents,
-or as experts; then its stages.
+"""How a declared tier is trained: from scratch, on from its parent, pruned from its parent and distilled from
+all its parents, or as experts; then its stages.
 """
 
 import hashlib
@@ -140,10 +140,29 @@ def _first(
         batches = mixed(run.training.material.train, WEIGHTS, run.settings)
         return run.train(model, batches, share=share)
     plain = {name: plain_tensors(files.tensors) for name, files in parents.items()}
+    if tier.made_by.kind == "continue":
+        return _continued(run, tier, parents, plain, share)
     if tier.made_by.kind == "experts":
         ((name, files),) = parents.items()
         return _experts(run, tier, files.config, plain[name], share)
     return _distilled(run, tier, parents, plain, share, progress)
+
+
+def _continued(
+    run: Run,
+    tier: Tier,
+    parents: Mapping[str, WeightsFiles],
+    plain: Mapping[str, dict[str, Tensor]],
+    share: float,
+) -> dict[str, Tensor]:
+    """All of its one parent, trained on."""
+    ((name, files),) = parents.items()
+    if files.config != tier.config:
+        raise TrainError(
+            f"{tier.name} goes on from {name} and has another shape.", "Correct the family file."
+        )
+    batches = mixed(run.training.material.train, WEIGHTS, run.settings)
+    return run.train(model_from(tier.config, plain[name]), batches, share=share)
 
 
 def _experts(

@@ -63,6 +63,7 @@ class Budget:
             raise TrainError("A budget is a number of tokens or of seconds, above 0.", "Give one of the two.")
 
 
+WARMUP_SHARE = 0.1  # of a run, at most
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 TOKENS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -96,14 +97,19 @@ def parse_tokens(text: str) -> int:
     return tokens
 
 
-def rate_factor(step: int, settings: TrainSettings, decay_from: int | None, steps: int | None) -> float:
+def rate_factor(
+    step: int, settings: TrainSettings, decay_from: int | None, steps: int | None, share: float = 0.0
+) -> float:
     """What the learning rate of step `step` (from 0) is multiplied by: warm-up, stable, decay to 0.
+
+    The warm-up ends after its steps or, in a short run, once `share`, the part of the budget that is spent,
+    reaches WARMUP_SHARE.
 
     WSD (Hu et al. 2024, arXiv 2404.06395) with the decay 1 - sqrt(x) of Hägele et al. 2024 (arXiv
     2405.18392). `decay_from` and `steps` are the first decaying step and the number of steps; None: not
     decaying yet.
     """
-    warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+    warm = min(1.0, max((step + 1) / (settings.warmup_steps + 1), share / WARMUP_SHARE))
     if decay_from is None or steps is None or step < decay_from:
         return warm
     return warm * (1.0 - ((step - decay_from) / max(1, steps - decay_from)) ** 0.5)

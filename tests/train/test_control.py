@@ -1,0 +1,99 @@
+"""What a tier is held against is made from as many tokens and measured as it is. Tiny and real."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mythos.data.documents import DataError
+from mythos.evaluate.reasoning_gym import suite
+from mythos.records.clock import Clock
+from mythos.records.principal import OPERATOR
+from mythos.spec.family import Family
+from mythos.spec.load import FamilyError, load_family, parse_family
+from mythos.store.db import Store
+from mythos.store.home import Home
+from mythos.store.weights import registered
+from mythos.train.build import build_control, run_of
+from mythos.train.control import control_of, more_right, tokens_of
+from mythos.train.loop import Metrics
+from mythos.train.material import Material
+from mythos.train.recipes import recipe
+from mythos.train.settings import Budget
+from tests.train.test_build_family import FAMILY, SMALL, family, make, material, of
+
+assert family and material  # fixtures
+
+
+def test_each_kind_of_tier_has_its_rival() -> None:
+    pocket = load_family("pocket")
+    capybara, sonnet = pocket.tier("capybara"), pocket.tier("sonnet")
+    dense = control_of(pocket, capybara)
+    assert dense is not None and dense.made_by.kind == "continue" and dense.parents == ("opus",)
+    assert dense.config == pocket.tier("opus").config
+    assert recipe(dense, 3) == replace(recipe(capybara, 3), balance="none")
+    scratch = control_of(pocket, sonnet)
+    assert scratch is not None and scratch.made_by.kind == "pretrain" and not scratch.parents
+    assert scratch.config == sonnet.config and "sft" not in dict(scratch.made_by.options)
+    assert recipe(scratch).step_tokens == recipe(sonnet).step_tokens
+    assert control_of(load_family("nano"), load_family("nano").tier("opus")) is None
+
+
+@pytest.mark.parametrize(("tier", "kind"), [("wide", "continue"), ("student", "pretrain")])
+def test_a_control_gets_as_many_tokens_and_is_not_registered(
+    family: Family, material: Material, tier: str, kind: str
+) -> None:
+    try:
+        asked = suite(lambda *_: None)
+    except DataError:
+        pytest.skip("reasoning-gym is not installed")
+    asked = replace(asked, items=asked.items[::100])
+    parent = "small" if tier == "wide" else "large"
+    make(family, parent, of(material, SMALL))
+    told: list[Metrics] = []
+    budget = Budget(tokens=2048 * 20)
+    training = of(material, budget, told)
+    make(family, tier, training)
+    home, before = Home.open(), len(told)
+    store = Store.open(home)
+    spent = tokens_of(run_of(home, store, family, family.tier(tier), training))
+    assert spent == pytest.approx(2048 * 20, abs=2048 * 5)  # the parts are rounded, each
+    rows = registered(store)
+    here: Any = (home, store, Clock(), OPERATOR, family, family.tier(tier), training, asked, lambda *_: None)
+    found = build_control(*here)
+    assert found is not None and found.tokens == spent == told[-1].tokens
+    assert set(found.quality) == set(material.held_out) and set(found.right) == {i.id for i in asked.items}
+    assert registered(store) == rows
+    after = len(told)
+    assert after > before
+    again = build_control(*here)  # measured once
+    assert again is not None and again.right == found.right and len(told) == after
+    assert control_of(family, family.tier(tier)).made_by.kind == kind  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_tier_goes_on_from_one_parent_of_its_shape(family: Family, material: Material) -> None:
+    how = 'kind = "continue", share = 0.5, optimiser = "adamw", learning_rate = 1e-3'
+    experts = 'kind = "experts", copies = 4, share = 0.5, optimiser = "adamw", learning_rate = 3e-3'
+    text = FAMILY.replace(experts, how)
+    assert text != FAMILY
+    with pytest.raises(FamilyError, match="goes on from one parent; it names 2"):
+        parse_family(text.replace('parents = ["small"]', 'parents = ["small", "large"]').encode(), "x.toml")
+    own = parse_family(text.replace('name = "wide"', 'name = "longer"').encode(), "steps.toml")
+    make(own, "small", of(material, SMALL))
+    with pytest.raises(Exception, match="longer goes on from small and has another shape"):
+        make(own, "longer", of(material, SMALL))
+    same = text.replace("moe = { routed = 4, top_k = 2, width = 64, bias = true } }", "}").replace(
+        "ffn = 64, }", "ffn = 64 }"
+    )
+    same = same.replace('name = "wide"', 'name = "longer"')
+    root = make(parse_family(same.encode(), "steps.toml"), "longer", of(material, SMALL))
+    assert registered(Store.open(Home.open()))[-1].root == root
+
+
+def test_more_right_is_paired() -> None:
+    names = [str(n) for n in range(200)]
+    worse = {name: int(name) % 4 == 0 for name in names}
+    better = {name: int(name) % 4 < 2 for name in names}
+    estimate, low, high = more_right(better, worse)
+    assert estimate == 0.25 and 0.15 < low < 0.25 < high < 0.35
+    assert more_right(worse, worse) == (0.0, 0.0, 0.0)
