@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from mythos.model.attention import causal_attend
 from mythos.spec.config import MoEConfig
 from mythos.train import distil
-from mythos.train.batch import Batch
+from mythos.train.batch import Batch, next_tokens, packed_rows
 from mythos.train.distil import TOP, distilling, likely_tokens, top_logits
+from mythos.train.domains import domain_routers, mlp_inputs
 from mythos.train.experts import expand
 from mythos.train.loop import train
 from mythos.train.prune import channel_importance, layers_to_keep, mean_loss, without_channels, without_layers
@@ -158,3 +160,20 @@ def test_a_merge_takes_each_expert_from_its_source() -> None:
             merged["layers.1.mlp.experts.down_proj"][index], source["layers.1.mlp.down_proj.weight"]
         )
     assert torch.equal(merged["layers.0.self_attn.q_proj.weight"], parent["layers.0.self_attn.q_proj.weight"])
+
+
+def test_routers_begin_as_classifiers_of_the_domains() -> None:
+    """Letters apart from digits: of texts that no router saw, tokens go to their own domain's expert."""
+    model = model_from(TINY, floats(TINY))
+
+    def batch(low: int, high: int, seed: int) -> Batch:
+        tokens = np.random.default_rng(seed).integers(low, high, (4, 64))
+        positions = np.tile(np.arange(64), (4, 1))
+        return next_tokens(packed_rows(tokens, positions), tokens)
+
+    domains = [(97, 123), (48, 58)]
+    weights = domain_routers(model, [batch(*of, seed=1) for of in domains])
+    assert [weight_ED.shape for weight_ED in weights] == [(2, TINY.width)] * TINY.layers
+    for expert, of in enumerate(domains):
+        for states_TD, weight_ED in zip(mlp_inputs(model, batch(*of, seed=2)), weights, strict=True):
+            assert ((states_TD @ weight_ED.T).argmax(-1) == expert).float().mean() > 0.9

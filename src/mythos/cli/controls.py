@@ -22,7 +22,8 @@ AGAINST = {"experts": "{parent} trained on", "distil": "the same shape from scra
 @dataclass(frozen=True, slots=True)
 class Beside:
     """`gains`: bits per byte that the tier saves against its control, of each domain and as their mean;
-    `more`: the share of questions that it answers rightly beyond the control's. Each with a 95% interval.
+    `more`: the share of questions that it answers rightly beyond the control's; `closed`: of a distilled
+    tier the share of what pruning cost that it has won back. Each with a 95% interval.
     """
 
     tier: str
@@ -32,6 +33,7 @@ class Beside:
     gains: Mapping[str, Interval]
     right: tuple[str, str]
     more: Interval
+    closed: Interval | None
 
     def line(self) -> dict[str, Any]:
         return {
@@ -42,6 +44,7 @@ class Beside:
             **{name: spread(gain) for name, gain in self.gains.items()},
             "reasoning tasks": " / ".join(self.right),
             "more": spread(self.more, 3),
+            "gap closed": spread(self.closed, 3) if self.closed else "",
         }
 
 
@@ -61,13 +64,13 @@ def beside_controls(
                 records.home, records.store, records.clock, OPERATOR, family, tier, how, suite, report
             )
         if measured is not None:
-            (rung,) = (one for one in found if one.tier.name == name)
-            lines.append(_held(rung, measured))
+            of = {one.tier.name: one for one in found}
+            lines.append(_held(of[name], of[tier.parents[0]], measured))
     return lines
 
 
-def _held(rung: Rung, measured: "Measured") -> Beside:
-    from mythos.train.control import more_right
+def _held(rung: Rung, parent: Rung, measured: "Measured") -> Beside:
+    from mythos.train.control import gap_closed, more_right
     from mythos.train.ladder import step_up
 
     of, than = rung.quality, measured.quality
@@ -81,6 +84,7 @@ def _held(rung: Rung, measured: "Measured") -> Beside:
         gains | {"mean": step_up(of, than)},
         (share_right(rung.right), share_right(measured.right)),
         more_right(rung.right, measured.right),
+        gap_closed(of, measured.pruned, parent.quality) if measured.pruned else None,
     )
 
 
@@ -92,7 +96,7 @@ def show_beside(held: Sequence[Beside]) -> None:
     note(
         "bits per byte that the tier saves against its control on the same held-out texts, 95% interval over "
         "texts; questions of reasoning_gym answered rightly by both, and by how much more, 95% interval over "
-        "questions"
+        "questions; gap closed: of what pruning cost a distilled tier against its parent, what it won back"
     )
     for name in dict.fromkeys(one.tier for one in held):
         of = [one for one in held if one.tier == name]

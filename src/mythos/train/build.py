@@ -4,7 +4,6 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,10 @@ from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, register, registered
 from mythos.store.weights_key import weights_keyring
-from mythos.train.control import Measured, control_of, tokens_of, train_control
+from mythos.train.control import Measured, control_of, train_control
 from mythos.train.experts import expand, expanded_config
 from mythos.train.recipes import EXPERT_DOMAINS, run_directory, run_facts, train_tier
 from mythos.train.run import Training
-from mythos.train.settings import Budget
 from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
@@ -118,27 +116,18 @@ def build_control(
     suite: Suite,
     progress: Progress,
 ) -> Measured | None:
-    """What `tier` is held against (`control.control_of`), trained on as many tokens as its run was and
-    measured; None when it has no such rival. BuildError when the tier's run is gone.
+    """What `tier`, which was trained so, is held against (`control.control_of`), trained and measured; None
+    when it has no such rival.
     """
     require_operator(principal)
     control = control_of(family, tier)
     if control is None:
         return None
-    tokens = tokens_of(run_of(home, store, family, tier, training))
-    if not tokens:
-        raise BuildError(
-            f"How many tokens {tier.name} was trained on stands in its run, which is gone.",
-            f"mythos build {family.name} --tier {tier.name} with another --budget makes a new one.",
-        )
     with alone(home, progress):
         keyring = weights_keyring(home)
-        roots = _parents(home, store, clock, principal, family, control)
-        made_from = {
-            name: read_weights(home.weights_dir(root), keyring, root) for name, root in roots.items()
-        }
-        same = replace(training, budget=Budget(tokens=tokens))
-        return train_control(home, keyring, control, made_from, same, suite, progress)
+        roots = _parents(home, store, clock, principal, family, tier)
+        parents = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in roots.items()}
+        return train_control(home, keyring, tier, control, parents, training, suite, progress)
 
 
 def log_beginning(

@@ -35,8 +35,7 @@ def expand(
     """The tensors of `config` (see `expanded_config`) from those of the dense model, served or float32.
 
     `sources` are the models whose MLPs the experts are, one each, by default the dense model itself in every
-    place; all that lies outside the MLPs is the dense model's (Branch-Train-MiX, arXiv 2403.07816, whose
-    other weights are the mean: here they were never trained apart).
+    place; all that lies outside the MLPs is the dense model's.
     """
     assert config.moe is not None
     sources = [tensors] * config.moe.routed if sources is None else sources

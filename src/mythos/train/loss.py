@@ -15,7 +15,7 @@ from torch import Tensor
 
 CHUNK = 1024  # token rows; fewer cost time, because each chunk adds to the whole gradient of the head
 
-Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def cross_entropy(x_TD: Tensor, head_VD: Tensor, targets_T: Tensor, compiled: bool = False) -> Tensor:
@@ -39,18 +39,18 @@ def weighted_cross_entropy(
     return _ChunkedCrossEntropy.apply(x_TD, head_VD, targets_TA, weights_TA, step)  # pyright: ignore[reportReturnType]
 
 
-def _gradient(logits_CV: Tensor, targets_CA: Tensor, weights_CA: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of a chunk, and its gradient by the logits in their dtype: everywhere as if nothing were a
-    target, and then what it is at the targets, each the same as often as it is named.
+def _gradient(logits_CV: Tensor, targets_CA: Tensor, weights_CA: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of a chunk and its gradient at the targets, each the same as often as it is named; into the
+    place of the logits, which nobody reads again, goes the gradient as if nothing were a target.
     """
     exact_CV = logits_CV.float()
     lse_C1 = exact_CV.logsumexp(-1, keepdim=True)
     picked_CA, whole_C1 = exact_CV.gather(-1, targets_CA), weights_CA.sum(-1, keepdim=True)
     loss = (weights_CA * (lse_C1 - picked_CA)).sum()
-    g_CV = (exact_CV - lse_C1).exp() * whole_C1
     same_CAA = (targets_CA[:, :, None] == targets_CA[:, None]).float()
     at_CA = (picked_CA - lse_C1).exp() * whole_C1 - (same_CAA * weights_CA[:, None]).sum(-1)
-    return loss, g_CV.to(logits_CV.dtype), at_CA.to(logits_CV.dtype)
+    logits_CV.copy_((exact_CV - lse_C1).exp() * whole_C1)
+    return loss, at_CA.to(logits_CV.dtype)
 
 
 @cache
@@ -71,7 +71,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(x_TD), CHUNK):
             rows = slice(start, start + CHUNK)
             x_CD, targets_CA, weights_CA = x_TD[rows], targets_TA[rows], weights_TA[rows]
-            loss, g_CV, at_CA = step(x_CD @ head_VD.T, targets_CA, weights_CA)
+            g_CV = x_CD @ head_VD.T
+            loss, at_CA = step(g_CV, targets_CA, weights_CA)
             g_CV.scatter_(-1, targets_CA, at_CA)
             total += loss
             if dx_TD is not None:

@@ -23,12 +23,13 @@ from mythos.spec.family import Tier
 from mythos.store.home import Home, private_directory, write_private
 from mythos.train.batch import Batch, Batches, mixed
 from mythos.train.distil import distilling
+from mythos.train.domains import domain_routers
 from mythos.train.experts import expand
 from mythos.train.on_policy import on_policy, sampler
 from mythos.train.prune import channel_importance, layers_to_keep, without_channels, without_layers
 from mythos.train.run import Run, Training
 from mythos.train.settings import TrainError, TrainSettings
-from mythos.train.stages import CHATS, only_mlps, run_stages, stage_facts, stage_shares
+from mythos.train.stages import CHATS, run_stages, stage_facts, stage_shares
 from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
 
 # Shares of the rows. All four, so that each is learnt a little; the small ones come round often enough.
@@ -37,6 +38,7 @@ DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on 
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
 EXPERT_SHARE = 0.2  # of the budget, for each; the rest trains router and experts together
+ROUTER_ROWS = 4  # of each domain, from which the routers begin
 MERGED = "merged"  # the subdirectory of that last part
 OWN_WORDS = "on-policy"  # the subdirectory of a student's last part
 
@@ -168,19 +170,42 @@ def _continued(
 def _experts(
     run: Run, tier: Tier, dense: ModelConfig, plain: dict[str, Tensor], share: float
 ) -> dict[str, Tensor]:
-    """The parent's MLP, and one trained from it on each domain, behind a router that is trained on the mix.
+    """The parent's MLP, and one trained from it on each domain, behind routers that know the domains; then
+    all of it trained on the mix.
 
-    After Branch-Train-MiX (arXiv 2403.07816); only MLPs are trained apart, so all else is the parent's.
+    After Branch-Train-MiX (arXiv 2403.07816): what lies outside the MLPs is the mean of what the domains made
+    of it. Routers begin as classifiers of the domains (`domains`).
     """
-    corpora, sources = run.training.material.train, [plain]
+    corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
-        model = only_mlps(model_from(dense, plain))
-        batches = mixed(corpora, MIXES[domain], run.settings)
-        sources.append(plain | run.train(model, batches, domain, share * EXPERT_SHARE))
-    merged = expand(plain, tier.config, sources, run.settings.seed)
-    model = only_mlps(model_from(tier.config, merged))
+        batches = mixed(corpora, MIXES[domain], settings)
+        sources.append(plain | run.train(model_from(dense, plain), batches, domain, share * EXPERT_SHARE))
+    merged = _merged(run, tier, dense, plain, sources)
+    sources.clear()  # four models that nobody needs while a larger one is trained
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
-    return merged | run.train(model, mixed(corpora, WEIGHTS, run.settings), MERGED, share)
+    batches = mixed(corpora, WEIGHTS, _further(settings))
+    return run.train(model_from(tier.config, merged), batches, MERGED, share)
+
+
+def _further(settings: TrainSettings) -> TrainSettings:
+    """Of other rows than those that experts begin with."""
+    return replace(settings, seed=settings.seed + 1)
+
+
+def _merged(
+    run: Run, tier: Tier, dense: ModelConfig, plain: dict[str, Tensor], sources: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The parent, first in `sources`, and the models of the domains as one; before it is trained."""
+    between = {
+        name: torch.stack([of[name] for of in sources[1:]]).mean(0) for name in plain if ".mlp." not in name
+    }
+    merged = expand(plain | between, tier.config, sources)
+    corpora, settings = run.training.material.train, _further(run.settings)
+    known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in ("general", *EXPERT_DOMAINS)]
+    routers = domain_routers(computing(model_from(dense, plain)), known)
+    for layer, weight_ED in enumerate(routers):
+        merged[f"layers.{layer}.mlp.gate.weight"] = weight_ED
+    return merged
 
 
 def _distilled(
@@ -198,15 +223,7 @@ def _distilled(
     ]
     batches = mixed(run.training.material.train, DISTILLED, run.settings)
     name, first = next(iter(parents.items()))
-    if replace(first.config, layers=tier.config.layers, ffn=tier.config.ffn) != tier.config:
-        raise TrainError(
-            f"{tier.name} differs from {name} in more than layers and ffn.", "Correct the family file."
-        )
-    keep, tensors = _layers(run.place, teachers[0], tier.config.layers, batches, progress), plain[name]
-    tensors = without_layers(tensors, keep)
-    if tier.config.ffn < first.config.ffn:
-        shallow = model_from(replace(first.config, layers=tier.config.layers), tensors)
-        tensors = without_channels(tensors, channel_importance(shallow, [batches(0, 4)]), tier.config.ffn)
+    tensors = _pruned(run, tier, name, first.config, teachers[0], plain[name], batches, progress)
     student = model_from(tier.config, tensors)
     options: Mapping[str, Any] = dict(tier.made_by.options)
     own = options.get("on_policy", 0.0)
@@ -218,6 +235,48 @@ def _distilled(
         sample = sampler(tier, student, run.training.material.tokenizer, run.training.pause)
         spoken = on_policy(batches, sample, teachers, run.settings.seed)
         tensors = run.train(student, spoken, OWN_WORDS, share * own)
+    return tensors
+
+
+def pruned_tensors(
+    home: Home,
+    keyring: Keyring,
+    tier: Tier,
+    parents: Mapping[str, WeightsFiles],
+    training: Training,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """What a distilled tier began with, float32: its first parent with the layers that its run kept."""
+    facts = run_facts(tier, {name: files.root for name, files in parents.items()}, training)
+    settings = recipe(tier, training.seed)
+    run = Run(run_directory(home, tier, facts), keyring, settings, training, facts)
+    name, first = next(iter(parents.items()))
+    plain = plain_tensors(first.tensors)
+    teacher = computing(model_from(first.config, plain)).requires_grad_(False)
+    batches = mixed(training.material.train, DISTILLED, settings)
+    return _pruned(run, tier, name, first.config, teacher, plain, batches, progress)
+
+
+def _pruned(
+    run: Run,
+    tier: Tier,
+    name: str,
+    first: ModelConfig,
+    teacher: Transformer,
+    plain: dict[str, Tensor],
+    batches: Batches,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """The teacher with as many layers, and inner channels, as the tier has."""
+    if replace(first, layers=tier.config.layers, ffn=tier.config.ffn) != tier.config:
+        raise TrainError(
+            f"{tier.name} differs from {name} in more than layers and ffn.", "Correct the family file."
+        )
+    keep = _layers(run.place, teacher, tier.config.layers, batches, progress)
+    tensors = without_layers(plain, keep)
+    if tier.config.ffn < first.ffn:
+        shallow = model_from(replace(first, layers=tier.config.layers), tensors)
+        tensors = without_channels(tensors, channel_importance(shallow, [batches(0, 4)]), tier.config.ffn)
     return tensors
 
 

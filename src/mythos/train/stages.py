@@ -15,7 +15,6 @@ from mythos.data.safety import exchanges, exchanges_sha256
 from mythos.data.sources import SAFETY
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.request import Sampling
-from mythos.model.transformer import Transformer
 from mythos.spec.family import STAGES, Tier
 from mythos.store.home import private_directory, write_private
 from mythos.train.batch import mixed
@@ -78,27 +77,15 @@ def run_stages(run: Run, tier: Tier, tensors: dict[str, Tensor], progress: Progr
     if "sft" in shares:
         of = replace(run, settings=stage_settings(run.settings, "sft"))
         batches = mixed(run.training.material.train, CHATS, of.settings, whole=True)
-        tensors = tensors | of.train(_trainee(tier, tensors), batches, "sft", shares["sft"])
+        tensors = tensors | of.train(model_from(tier.config, tensors), batches, "sft", shares["sft"])
     if "dpo" in shares:
         of = replace(run, settings=stage_settings(run.settings, "dpo"))
         packed, reference_P = _pairs(of, tier, tensors, progress)
         if packed.rows:
             batches = preferring(packed, reference_P, BETA, of.settings.seed)
-            tensors = tensors | of.train(_trainee(tier, tensors), batches, "dpo", shares["dpo"])
+            tensors = tensors | of.train(model_from(tier.config, tensors), batches, "dpo", shares["dpo"])
         _tell(of, tier, tensors, packed, reference_P)
     return tensors
-
-
-def only_mlps(model: Transformer) -> Transformer:
-    """The model, in which nothing but the MLPs is trained."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".mlp." in name)
-    return model
-
-
-def _trainee(tier: Tier, tensors: Mapping[str, Tensor]) -> Transformer:
-    model = model_from(tier.config, tensors)
-    return only_mlps(model) if tier.made_by.kind == "experts" else model
 
 
 def _pairs(
