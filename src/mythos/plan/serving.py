@@ -237,6 +237,13 @@ def decode_step(
     return float(step_terms(config, deployment, batch, context, part) @ factors_K)
 
 
+def for_prompts(deployment: Deployment) -> Deployment:
+    """Where a prompt runs: on a prefill worker, whose accelerators split it, or in the replica's steps."""
+    if not deployment.prefill:
+        return deployment
+    return Deployment(tp=deployment.prefill, precision=deployment.precision, kv_bytes=deployment.kv_bytes)
+
+
 def prefill(
     config: ModelConfig,
     deployment: Deployment,
@@ -249,11 +256,7 @@ def prefill(
     _check(tokens=tokens)
     if not 0 <= cached < tokens:
         raise PlanError(f"{cached} of {tokens} tokens are cached.", "From 0 to fewer than the prompt has.")
-    where = deployment
-    if deployment.prefill:
-        where = Deployment(
-            tp=deployment.prefill, precision=deployment.precision, kv_bytes=deployment.kv_bytes
-        )
+    where = for_prompts(deployment)
     # FLOPs of the tokens left, whose mean context is that of the prompt's end
     terms = step_terms(config, where, 0, 1, part, tokens - cached, tokens + cached)
     return float(terms @ factors_K)
