@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mythos.plan.errors import PlanError
+from mythos.plan.errors import PlanError, reason
 from mythos.plan.hardware import Hardware, peak
 from mythos.records.table import from_table
 
@@ -94,7 +94,7 @@ def load(path: Path) -> Efficiencies:
     try:
         return parse(path.read_text(), path.name)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} cannot be read ({error}).", "Check its path.") from None
+        raise PlanError(f"{path} cannot be read ({reason(error)}).", "Check its path.") from None
 
 
 def parse(text: str, where: str) -> Efficiencies:

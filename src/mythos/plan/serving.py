@@ -95,11 +95,15 @@ class Deployment:
             raise PlanError(
                 f"No precision is called {self.precision!r:.40}.", f"Known are {', '.join(_WEIGHT_BYTES)}."
             )
-        if not 0 <= self.accept < 1 or not 0 <= self.kv_bytes <= 8 or self.draft > 32:
-            raise PlanError(
-                f"accept {self.accept}, kv_bytes {self.kv_bytes}, draft {self.draft}.",
-                "accept lies from 0 to below 1, kv_bytes from 0 to 8, draft from 0 to 32.",
-            )
+        for name, fits, limits in (
+            ("accept", 0 <= self.accept < 1, "from 0 to below 1"),
+            ("kv_bytes", 0 <= self.kv_bytes <= 8, "from 0 to 8"),
+            ("draft", self.draft <= 32, "from 0 to 32"),
+        ):
+            if not fits:
+                raise PlanError(
+                    f"The deployment's {name} is {getattr(self, name)}.", f"Give a number {limits}."
+                )
         if self.tp * self.dp % self.ep:
             raise PlanError(f"ep is {self.ep}, which does not divide tp * dp.", "Change ep, tp or dp.")
 
