@@ -1,6 +1,7 @@
 """The planner on our own engine: factors fitted to some figures of `mythos bench`, other figures foreseen.
 
     python bench/plan_own_engine.py                     # measures first; on an idle machine
+    python bench/plan_own_engine.py --quick --noisy     # other options are those of mythos bench
     python bench/plan_own_engine.py --record bench.json [--factors own.json] [--json]
 
 The factors of `mythos.plan.factors` are fitted to one stream, sixteen streams and a prompt of 512, as those
@@ -129,13 +130,17 @@ def foresee(record: dict, config: ModelConfig, tokens: int, tpot: Law) -> list[d
     return found
 
 
-def measured_record() -> dict:
-    """`mythos bench` of these cases, ours alone."""
+def measured_record(more: list[str]) -> dict:
+    """`mythos bench` of these cases, ours alone, with further options of its own; exits as it does when it
+    refuses a busy machine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.json"
         command = [sys.executable, "-m", "mythos.cli", "bench", "--no-peers", "--output", str(path)]
-        command += [word for case in (*FITTED, *FORESEEN) for word in ("--only", case)]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": sys.path[0]})
+        cases = [case for case in (*FITTED, *FORESEEN) if "--quick" not in more or case != "prefill-2048"]
+        command += [word for case in cases for word in ("--only", case)]
+        done = subprocess.run([*command, *more], env=os.environ | {"PYTHONPATH": sys.path[0]})
+        if done.returncode:
+            sys.exit(done.returncode)
         return json.loads(path.read_text())
 
 
@@ -144,8 +149,10 @@ def main() -> None:
     asked.add_argument("--record", type=Path, help="what mythos bench --output wrote; else it is run")
     asked.add_argument("--factors", type=Path, help="write the factors there")
     asked.add_argument("--json", action="store_true")
-    options = asked.parse_args()
-    record = json.loads(options.record.read_text()) if options.record else measured_record()
+    options, more = asked.parse_known_args()
+    if options.record and more:
+        asked.error(f"{more[0]} is for mythos bench, which does not run with --record")
+    record = json.loads(options.record.read_text()) if options.record else measured_record(more)
     config = load_family(record["model"]["family"]).tier(record["model"]["tier"]).config
     tokens = 64 if record["quick"] else 128
     found = fit(record, config, tokens, "python bench/plan_own_engine.py")
