@@ -1,36 +1,46 @@
-"""The planner on our own engine: two figures of `mythos bench` calibrate it, a third is foreseen.
+"""The planner on our own engine: factors fitted to some figures of `mythos bench`, other figures foreseen.
 
-    mythos bench --no-peers --only prefill-512 --only decode-1 --only decode-16 --output bench.json
-    python bench/plan_own_engine.py bench.json [--json]
+    python bench/plan_own_engine.py                     # measures first; on an idle machine
+    python bench/plan_own_engine.py --quick --noisy     # other options are those of mythos bench
+    python bench/plan_own_engine.py --record bench.json [--factors own.json] [--json]
 
-The accelerator is the machine as the record gauged it beside each turn (a product in float32, reading of
-memory), so a machine that drifts moves both sides. The speed of one stream gives the factor on reading, that
-of a prompt the factor on products; the step of sixteen streams is foreseen from these.
+The factors of `mythos.plan.factors` are fitted to one stream, sixteen streams and a prompt of 512, as those
+of published engines are: what a step reads, what each row adds to it, and the prompt's products, each turn on
+the machine as it was gauged beside it (a product in float32, reading of memory). Foreseen are four streams
+and, where the record has it, a prompt of 2,048, which the fit has not seen. `--factors` keeps the fit with
+its provenance, in the form of `serving_factors.json`.
 """
 
 import argparse
 import json
-import statistics
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from mythos.plan.factors import FORMAT, Case, Factors, Law, as_table
 from mythos.plan.hardware import Hardware
-from mythos.plan.serving import TERMS, Deployment, decode_step, step_terms
+from mythos.plan.serving import TERMS, Deployment, step_terms
+from mythos.plan.serving_fit import fit_law, predicted
+from mythos.plan.serving_predict import TTFT_TERMS, ttft_terms
 from mythos.spec.config import ModelConfig
 from mythos.spec.load import load_family
 
 # Stored as int8 with 16-bit caches: one byte a weight, as the fp8 recipe counts them.
 OURS = Deployment(precision="fp8", kv_bytes=2.0, engine="mythos")
-PROMPT, STREAMS = 128, 16  # of the decode cases
-READING, PRODUCTS = ("dense", "cache"), ("product", "prompt")
+FITTED, FORESEEN = ("decode-1", "decode-16", "prefill-512"), ("decode-4", "prefill-2048")
+PROMPT = 128  # tokens before the answers of the decode cases
+EDGES = (0.1, 0.9)
 GB = 1e9
 
 
 def machine(step: dict) -> Hardware:
+    """The accelerator: this machine, as fast as it was beside that turn."""
     return Hardware(
         name="this machine", bf16=step["gflops"] * GB, fp8=None, fp4=None,
         memory_bytes=8 * GB, usable_bytes=8 * GB,
@@ -40,8 +50,8 @@ def machine(step: dict) -> Hardware:
 
 
 def turns(record: dict, case: str) -> list[dict]:
-    """Our turns of that case, warm-up apart; exits when there are none."""
-    found = [
+    """Our turns of that case, warm-up apart."""
+    return [
         step
         for step in record["steps"]
         if step["case"] == case
@@ -49,64 +59,118 @@ def turns(record: dict, case: str) -> list[dict]:
         and step["round"] > 0
         and step["figures"].get(case)
     ]
-    if not found:
-        sys.exit(f"the record has no turn of {case}: run mythos bench with --only {case}")
+
+
+def work(case: str) -> tuple[str, int]:
+    kind, size = case.split("-")
+    return kind, int(size)
+
+
+def seconds(case: str, step: dict) -> float:
+    """Of one step of decoding, or of the prompt."""
+    return work(case)[1] / step["figures"][case]
+
+
+def ideal(config: ModelConfig, case: str, step: dict, tokens: int) -> np.ndarray:
+    """Its ideal times (K of TERMS)."""
+    kind, size = work(case)
+    if kind == "prefill":
+        return step_terms(config, OURS, 0, 1, machine(step), size, size)
+    return step_terms(config, OURS, size, PROMPT + tokens / 2, machine(step))
+
+
+def fit(record: dict, config: ModelConfig, tokens: int, made_by: str) -> Factors:
+    """Factors of our engine on this machine; exits when a figure is missing."""
+    rows = [(case, step) for case in FITTED for step in turns(record, case)]
+    if missing := [case for case in (*FITTED, FORESEEN[0]) if not turns(record, case)]:
+        sys.exit(f"the record has no turn of {missing[0]}: run mythos bench with --only {missing[0]}")
+    here = Case(engine=OURS.engine, part="this machine", precision=OURS.precision, kind="aggregated")
+    measured = np.array([seconds(case, step) for case, step in rows])
+    terms = np.array([ideal(config, case, step, tokens) for case, step in rows])
+    tpot = fit_law(TERMS, terms, measured, [here] * len(rows), np.ones(len(rows)), ())
+    prompts = [(case, step) for case, step in rows if work(case)[0] == "prefill"]
+    waits = np.array(
+        [ttft_terms(config, OURS, 1, work(case)[1], tokens, machine(step)) for case, step in prompts]
+    )
+    first = np.array([seconds(case, step) for case, step in prompts])
+    ttft = fit_law(TTFT_TERMS, waits, first, [here] * len(prompts), np.ones(len(prompts)), ())
+    return Factors(
+        format=FORMAT,
+        dated=record["finished"][:10],
+        provenance=f"{OURS.engine}, {record['model']['tier']}, {len(rows)} turns of {', '.join(FITTED)} on"
+        f" {record['machine']['processor']}, {record['threads']} threads",
+        command=made_by,
+        tpot=tpot,
+        ttft=ttft,
+    )
+
+
+def foresee(record: dict, config: ModelConfig, tokens: int, tpot: Law) -> list[dict]:
+    """Each case beside what the factors say of it, as medians over its turns."""
+    found = []
+    for case in (*FITTED, *FORESEEN):
+        steps = turns(record, case)
+        if not steps:
+            continue
+        here = Case(engine=OURS.engine)
+        told = predicted(tpot, np.array([ideal(config, case, s, tokens) for s in steps]), [here] * len(steps))
+        measured = np.array([seconds(case, step) for step in steps])
+        low, high = np.quantile(told / measured, EDGES)
+        found.append(
+            {
+                "case": case,
+                "half": "fitted" if case in FITTED else "held out",
+                "turns": len(steps),
+                "measured_ms": 1e3 * float(np.median(measured)),
+                "foreseen_ms": 1e3 * float(np.median(told)),
+                "error": float(np.median(told / measured)) - 1,
+                "of_turns": [float(low) - 1, float(high) - 1],
+            }
+        )
     return found
 
 
-def median_terms(config: ModelConfig, steps: list[dict], *work: float) -> np.ndarray:
-    return np.median(
-        [step_terms(config, OURS, work[0], work[1], machine(step), *work[2:]) for step in steps], 0
-    )
-
-
-def foreseen(record: dict) -> dict[str, float]:
-    config = load_family(record["model"]["family"]).tier(record["model"]["tier"]).config
-    tokens = 64 if record["quick"] else 128
-    context = PROMPT + tokens / 2
-    alone, prompt, many = (turns(record, case) for case in ("decode-1", "prefill-512", "decode-16"))
-    measured = {
-        "decode-1": 1 / statistics.median(step["figures"]["decode-1"] for step in alone),
-        "prefill-512": 512 / statistics.median(step["figures"]["prefill-512"] for step in prompt),
-        "decode-16": STREAMS / statistics.median(step["figures"]["decode-16"] for step in many),
-    }
-    factors = np.ones(len(TERMS))
-    at = {name: place for place, name in enumerate(TERMS)}
-    waits = [at[name] for name in TERMS if name not in (*READING, *PRODUCTS)]
-    factors[waits] = 0.0
-    ideal = median_terms(config, prompt, 0, 1, 512, 512)
-    share = measured["prefill-512"] / ideal[at["prompt"]]
-    factors[[at[name] for name in PRODUCTS]] = share
-    ideal = median_terms(config, alone, 1, context)
-    left = measured["decode-1"] - share * ideal[at["product"]]
-    reading = left / (ideal[at["dense"]] + ideal[at["cache"]])
-    factors[[at[name] for name in READING]] = max(reading, 0.0)
-    step = statistics.median(
-        decode_step(config, OURS, STREAMS, context, machine(turn), factors) for turn in many
-    )
-    return {
-        "measured_ms": 1e3 * measured["decode-16"],
-        "foreseen_ms": 1e3 * step,
-        "error": step / measured["decode-16"] - 1,
-        "factor_on_reading": reading,
-        "factor_on_products": share,
-        "gflops": statistics.median(turn["gflops"] for turn in many),
-        "gbps": statistics.median(turn["gbps"] for turn in many),
-        "turns": len(many),
-    }
+def measured_record(more: list[str]) -> dict:
+    """`mythos bench` of these cases, ours alone, with further options of its own; exits as it does when it
+    refuses a busy machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.json"
+        command = [sys.executable, "-m", "mythos.cli", "bench", "--no-peers", "--output", str(path)]
+        cases = [case for case in (*FITTED, *FORESEEN) if "--quick" not in more or case != "prefill-2048"]
+        command += [word for case in cases for word in ("--only", case)]
+        done = subprocess.run([*command, *more], env=os.environ | {"PYTHONPATH": sys.path[0]})
+        if done.returncode:
+            sys.exit(done.returncode)
+        return json.loads(path.read_text())
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("record", type=Path)
+    asked.add_argument("--record", type=Path, help="what mythos bench --output wrote; else it is run")
+    asked.add_argument("--factors", type=Path, help="write the factors there")
     asked.add_argument("--json", action="store_true")
-    options = asked.parse_args()
-    found = foreseen(json.loads(options.record.read_text()))
+    options, more = asked.parse_known_args()
+    if options.record and more:
+        asked.error(f"{more[0]} is for mythos bench, which does not run with --record")
+    record = json.loads(options.record.read_text()) if options.record else measured_record(more)
+    config = load_family(record["model"]["family"]).tier(record["model"]["tier"]).config
+    tokens = 64 if record["quick"] else 128
+    found = fit(record, config, tokens, "python bench/plan_own_engine.py")
+    if options.factors:
+        options.factors.write_text(json.dumps(as_table(found), indent=1) + "\n")
+    rows = foresee(record, config, tokens, found.tpot)
+    factors = dict(zip(TERMS, np.exp(found.tpot.common).tolist(), strict=True))
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps({"cases": rows, "factors": factors, "provenance": found.provenance}))
         return
-    for name, value in found.items():
-        print(f"{name:20s} {value:.4g}")
+    print(found.provenance)
+    for row in rows:
+        low, high = row["of_turns"]
+        print(
+            f"{row['case']:13s} {row['half']:9s} measured {row['measured_ms']:8.4g} ms, foreseen"
+            f" {row['foreseen_ms']:8.4g} ms: {row['error']:+.1%} (turns {low:+.1%} to {high:+.1%})"
+        )
+    print("factors: " + ", ".join(f"{name} {value:.3g}" for name, value in factors.items()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mythos.plan.errors import PlanError
 from mythos.plan.hardware import hardware, parts, peak
 from mythos.plan.layout import Layout, check, rank_layers
 from mythos.plan.memory import Kernels, memory
-from mythos.plan.step import step
+from mythos.plan.step import may_hide_dispatch, step
 from mythos.records.errors import MythosError
 from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
 from mythos.spec.counting import mtp_parameters, parameters, training_flops_per_token
@@ -208,6 +208,74 @@ def test_a_domain_of_72_dispatches_faster_than_eight() -> None:
     layout = Layout(dp=64, ep=16, global_batch=64)
     near, far = step(DEEP, layout, hardware("GB200")), step(DEEP, layout, hardware("B200"))
     assert near.ep < 0.6 * far.ep
+
+
+@pytest.mark.parametrize(
+    ("change", "hides"),
+    [
+        ({}, True),
+        ({"ep": 8}, False),  # within a domain of eight
+        ({"virtual": 1}, False),
+        ({"recompute": "selective"}, True),
+        ({"recompute": "full"}, False),
+    ],
+)
+def test_a_dispatch_beyond_the_domain_may_be_hidden(change: dict[str, object], hides: bool) -> None:
+    layout = dataclasses.replace(Layout(pp=2, virtual=2, dp=16, ep=16, global_batch=64), **change)  # type: ignore[arg-type]
+    assert may_hide_dispatch(layout, hardware("H100")) == hides
+    shown = [
+        step(DEEP, layout, hardware("H100"), dataclasses.replace(packaged(), overlap_dispatch=share)).ep
+        for share in (0.0, 0.5, 1.0)
+    ]
+    if hides:
+        assert shown[1] == pytest.approx(shown[0] / 2) and shown[2] == 0
+    else:
+        assert shown[0] == shown[1] == shown[2] > 0
+
+
+def test_neighbours_do_not_share_the_exchange_of_experts_that_lie_elsewhere() -> None:
+    """Eight ranks of a domain hold eight parts of the experts: a gradient's copies lie in other domains."""
+    part, eff = hardware("H100"), packaged()
+    layout = Layout(dp=64, ep=8, global_batch=64)
+    experts = memory(DEEP, layout).ranks[0].parameters - memory(DEEP, layout_of_none()).ranks[0].parameters
+    alone = experts * 7 / 8 / (part.scale_out * eff.scale_out)
+    assert step(DEEP, layout, part, eff).dp >= (1 - eff.overlap_dp) * 6 * alone
+
+
+def layout_of_none() -> Layout:
+    """Experts dealt out so far that hardly any is left on a rank."""
+    return Layout(dp=64, ep=16, expert_tp=4, global_batch=64)
+
+
+def test_a_bias_of_experts_is_read_and_written() -> None:
+    assert DEEP.moe is not None
+    biased = dataclasses.replace(DEEP, moe=dataclasses.replace(DEEP.moe, expert_bias=True))
+    layout, part, eff = Layout(dp=1, global_batch=1), hardware("H100"), packaged()
+    more = step(biased, layout, part, eff).elementwise - step(DEEP, layout, part, eff).elementwise
+    rows = 4096 * DEEP.moe.top_k * 10  # nine routed layers and the MTP module's
+    moved = rows * (20 * DEEP.moe.width + 68 * DEEP.width)
+    assert more == pytest.approx(moved / part.bandwidth / eff.bandwidth)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 130), st.integers(1, 32), st.integers(1, 8), st.integers(0, 2))
+def test_stages_hold_each_layer_once_and_the_last_rank_no_more(
+    layers: int, pp: int, virtual: int, mtp: int
+) -> None:
+    if pp * virtual > layers + 2 or (pp == 1 and virtual > 1):
+        return
+    config = dataclasses.replace(LLAMA_8B, layers=layers, mtp=mtp)
+    ranks = rank_layers(config, Layout(pp=pp, virtual=virtual))
+    assert sorted(sum(ranks, ())) == list(range(layers))
+    sizes = [len(rank) for rank in ranks]
+    assert sizes[-1] == min(sizes) or layers % (pp * virtual) == 0 or sizes[-1] <= sizes[0]
+    assert max(sizes) - min(sizes) <= 2 + 2 * mtp + virtual
+
+
+def test_deepseek_v3_in_sixteen_ranks() -> None:
+    """61 layers, MTP and two heads: four units each, where head and module count."""
+    config = dataclasses.replace(LLAMA_8B, layers=61, mtp=1)
+    assert [len(rank) for rank in rank_layers(config, Layout(pp=16))] == [4] * 15 + [1]
 
 
 # ---- data files and nonsense

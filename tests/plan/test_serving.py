@@ -26,7 +26,7 @@ from mythos.plan.serving import (
     tokens_per_step,
     tpot,
 )
-from mythos.plan.serving_predict import case_of, predict
+from mythos.plan.serving_predict import TTFT_TERMS, case_of, predict, ttft_terms
 from mythos.spec.config import ModelConfig
 from mythos.spec.counting import flops_per_token, kv_bytes_per_token, parameters
 
@@ -223,3 +223,14 @@ def test_nonsense_is_refused_in_a_sentence(wrong):
     with pytest.raises(PlanError) as told:
         wrong()
     assert told.value.message and told.value.cure
+
+
+def test_first_token_and_prompt_run_in_the_same_place():
+    """The wait for a first token counts the prompt where `prefill` runs it: on the prefill worker."""
+    apart = Deployment(tp=2, prefill=8, prefill_workers=2, precision="fp8", kv_bytes=2.0)
+    factors = np.zeros(len(TERMS))
+    factors[-2:] = 1.0
+    alone = prefill(LLAMA, apart, 3000, H200, factors)
+    own = ttft_terms(LLAMA, apart, 1, 3000, 100, H200)[TTFT_TERMS.index("own")]
+    assert own == pytest.approx(alone)
+    assert own != pytest.approx(ttft_terms(LLAMA, replace(apart, prefill=0), 1, 3000, 100, H200)[2])

@@ -8,6 +8,7 @@ import pytest
 from mythos.plan.assumed import given, packaged, prices
 from mythos.plan.budget import Budget, parse_budget
 from mythos.plan.compared import compare
+from mythos.plan.efficiencies import packaged as efficiencies
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import hardware
 from mythos.plan.scales import between, magnitude, sentences, spent, targets
@@ -111,6 +112,21 @@ def test_answers_hang_together() -> None:
         assert answer.low <= answer.value <= answer.high and answer.moved_by
     assert sum(spent(plan).values()) == pytest.approx(plan.answers["rented"].value)
     assert plan_tier(LARGEST, accelerators=8192) == plan
+
+
+def test_the_hidden_dispatch_is_an_assumption_where_a_recipe_may_hide_it() -> None:
+    usual = plan_tier(LARGEST, part_name="H100", accelerators=32768, explain=False)
+    told = {name: (0.1, 0.5, 0.9) for name in ("dispatch",)}
+    assert {one.name for one in usual.answers["days"].effects if one.swing > 0} >= {"dispatch", "step"}
+    effect = next(one for one in usual.answers["days"].effects if one.name == "dispatch")
+    assert effect.at_high < usual.answers["days"].central < effect.at_low  # more hidden, fewer days
+    assert plan_tier(LARGEST, part_name="H100", accelerators=32768, explain=False, assume=told).answers == (
+        usual.answers
+    )
+    middle = next(one.value for one in packaged() if one.name == "dispatch")
+    assert middle == efficiencies().overlap_dispatch  # the layout is chosen at the middle
+    near = plan_tier(SMALLEST, accelerators=256, explain=False)  # within a domain of 72
+    assert all(one.swing == 0 for one in near.answers["days"].effects if one.name == "dispatch")
 
 
 def test_a_wider_assumption_widens_what_it_moves_and_nothing_else() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mythos.cli.main import app
 from mythos.plan.calibrate import calibrate
 from mythos.plan.cases import read_cases
-from mythos.plan.efficiencies import load, packaged, starting
+from mythos.plan.efficiencies import LeftOut, load, packaged, starting
 from mythos.plan.errors import PlanError
 from mythos.plan.validate import Checked, check, is_held_out, scores, spearman, validate
 
@@ -78,6 +79,36 @@ def test_the_three_forms_of_a_step_agree(tmp_path: Path) -> None:
     assert checked(tmp_path, milli).value == pytest.approx(seconds * 1e3)
     assert hours > 1e12 / rate / 3600
     assert hours == pytest.approx(1e12 / rate / 3600 * packaged().whole_run, rel=0.03)
+
+
+WIDE = {
+    "hf_config": {
+        "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+        "vocab_size": 151936, "num_experts": 128, "num_experts_per_tok": 8, "tie_word_embeddings": False,
+    },
+    "hardware": {"accelerator": "H100 SXM (DGX)", "count": 64},
+    "precision": "BF16", "global_batch": 512, "micro_batch": 1, "seq_len": 4096, "recompute": "none",
+    "layout": {"tp": 1, "pp": 4, "cp": 1, "ep": 16, "dp": 16},
+}  # fmt: skip
+
+
+def test_a_dispatch_that_may_be_hidden_widens_the_interval(tmp_path: Path) -> None:
+    """Unless the case says how it is run: the schedule, DualPipe, or full recomputation."""
+
+    def told(**more: Any) -> Checked:
+        return checked(tmp_path, case("a", "train_mfu", WIDE | more, None, metric="tokens_per_s_per_gpu"))
+
+    def width(one: Checked) -> float:
+        assert one.low and one.high
+        return one.high / one.low
+
+    open_, dual = told(), told(notes="DualPipe")
+    stated = told(layout={**WIDE["layout"], "vp": 1})
+    assert stated.value and open_.value and dual.value and stated.value < open_.value < dual.value
+    assert width(open_) > width(dual) == pytest.approx(width(stated))
+    assert width(told(recompute="full")) == pytest.approx(width(dual))
+    assert open_.low and open_.high and open_.low < dual.value < open_.high
 
 
 def test_a_layout_that_is_not_given_is_chosen(tmp_path: Path) -> None:
@@ -267,13 +298,22 @@ def test_calibration_finds_what_made_the_runs_and_never_sees_the_held_out(tmp_pa
     assert set(found.used) == {row["id"] for row in rows if not is_held_out(row["id"])}
     kept = [row for row in rows if not is_held_out(row["id"])]
     assert calibrate(read_cases(written(tmp_path, *kept))).efficiencies == found.efficiencies
+    some = next(row for row in rows if row["id"] == found.used[0])
+    told = check(read_cases(written(tmp_path, some))[0], found.efficiencies)
+    some["published"]["value"] *= 1.3
+    other = calibrate(read_cases(written(tmp_path, *rows))).efficiencies
+    assert other.matmul != found.efficiencies.matmul
+    again = check(read_cases(written(tmp_path, some))[0], other)
+    assert again.value == pytest.approx(told.value, rel=0.01)  # its own value is not in its prediction
+    assert again.covered is False and told.covered is True
+    wrong = replace(other, left_out={some["id"]: LeftOut((0.1,), {})})
+    with pytest.raises(PlanError, match="hold 1 moves"):
+        check(read_cases(written(tmp_path, some))[0], wrong)
     with pytest.raises(PlanError, match="no training runs"):
         calibrate(read_cases(written(tmp_path, case("a", "goodput", {}, 1.0))))
 
 
 def load_changed(eff):
-    from dataclasses import replace
-
     matmul = {part: {k: v * 0.88 for k, v in shares.items()} for part, shares in eff.matmul.items()}
     return replace(eff, matmul=matmul)
 
@@ -306,5 +346,6 @@ def test_calibrate_writes_what_validate_reads(tmp_path: Path, capsys: pytest.Cap
     path, out = written(tmp_path, *rows), tmp_path / "eff.toml"
     assert run("calibrate", str(path), "--out", str(out)) == 0
     assert "cases.json" in load(out).provenance
+    assert set(load(out).left_out) == {row["id"] for row in rows if not is_held_out(row["id"])}
     assert run("validate", str(path), "--efficiencies", str(out)) == 0
     assert "run-0" in capsys.readouterr().out

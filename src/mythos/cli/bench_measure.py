@@ -65,8 +65,9 @@ def cases(quick: bool) -> list[Case]:
     """All that is measured. `quick` generates fewer tokens and leaves the long prompt to the prefix case."""
     tokens = 64 if quick else 128
     prefill = [Case("prefill", 512)] + ([] if quick else [Case("prefill", 2048)])
-    rest = [Case("decode", 1, tokens), Case("decode", 16, tokens), Case("prefix", 1)]
-    return [*prefill, *rest, Case("server", 1, tokens), Case("server", 16, tokens)]
+    decode = [Case("decode", streams, tokens) for streams in (1, 4, 16)]
+    server = [Case("server", streams, tokens) for streams in (1, 16)]
+    return [*prefill, *decode, Case("prefix", 1), *server]
 
 
 def prompt_tokens(count: int, vocabulary: int, *key: object) -> list[int]:

@@ -32,7 +32,8 @@ def run_serve(
     seed: int,
 ) -> int:
     if (rate is None) == (file is None):
-        raise CommandError("there is no traffic", "give either --rate or --traffic", Exit.USAGE)
+        problem = "there is no traffic" if rate is None else "there are --rate and --traffic"
+        raise CommandError(problem, "give one of --rate and --traffic", Exit.USAGE)
     family = load_family(family_name)
     part = hardware(part_name)
     requests: Requests | None = None

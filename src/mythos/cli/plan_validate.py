@@ -60,8 +60,8 @@ def run_calibrate(paths: list[Path], out: Path | None) -> int:
         provenance=f"mythos plan calibrate {named}: fitted to {len(found.used)} published training runs",
     )
     note(
-        f"{len(found.used)} runs; median error {found.before:.1%} before the fit, {found.after:.1%} after."
-        " The held-out 30% were not seen."
+        f"{len(found.used)} runs; median error {found.before:.1%} before the fit, {found.after:.1%} after,"
+        f" {found.unseen:.1%} with each left out of its own. The held-out 30% were not seen."
     )
     if out is None:
         show(as_toml(eff))

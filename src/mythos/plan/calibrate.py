@@ -14,32 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mythos.plan.cases import Case
-from mythos.plan.efficiencies import Efficiencies, starting
+from mythos.plan.efficiencies import Efficiencies, LeftOut, starting
 from mythos.plan.errors import PlanError
+from mythos.plan.moves import WIDTHS as ALL_WIDTHS
+from mythos.plan.moves import moved
 from mythos.plan.predict import Group, predict
 from mythos.plan.validate import is_held_out
 from mythos.records.errors import MythosError
 
 Array = NDArray[np.float64]
+WIDTHS = np.array(ALL_WIDTHS)
 
-# Standard deviation of the logarithm (of a share's odds) around the starting value.
-_SHARES = {
-    "grouped": 0.5, "attention": 0.4, "bandwidth": 0.3, "scale_up": 0.3, "scale_out": 0.4, "all_to_all": 0.5,
-    "overlap_tp": 0.7, "overlap_ep": 0.7,
-}  # fmt: skip
-_FACTORS = {"collective": 0.3, "whole_run": 0.06}
-_GAP_WIDTH = 0.5
-_GENERATIONS = {
-    "A100": ("A100", "A100 40GB"),
-    "Hopper": ("H100", "H800", "H200"),
-    "Blackwell": ("B200", "B300", "GB200", "GB300"),
-}
-_GENERATION_WIDTH = 0.08  # of each generation's rate of products, and of that below 16 bits
 _CASE_WIDTH: dict[Group, float] = {"dense": 0.08, "moe": 0.15, "hours": 0.15}
 _ROBUST = 1.5  # errors beyond this many widths count linearly
 _WORTH = 3
 _Z80 = NormalDist().inv_cdf(0.9)
 _ROUNDS = 6
+_NUDGE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,45 +39,88 @@ class Calibration:
     used: tuple[str, ...]  # ids of the cases that the fit saw
     before: float  # median absolute error of their predictions
     after: float
+    unseen: float  # the same, each case foreseen by a fit without it
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    theta: Array  # in units of WIDTHS
+    errors: Array  # of each case, in units of its width
+    slope: Array  # of each error, by each of theta
 
 
 def calibrate(cases: Sequence[Case], start: Efficiencies | None = None) -> Calibration:
-    """Efficiencies for the training cases that are not held out; PlanError when there is none."""
+    """Efficiencies for the training cases that are not held out; PlanError when there is none.
+
+    Each case is also foreseen by the fit without it. The spread of intervals comes from these errors, and
+    `left_out` keeps those fits, so that nothing is later held against a value that its prediction has seen.
+    """
     start = start or starting()
     used = [case for case in cases if not is_held_out(case.id) and _is_timed(case, start)]
     if not used:
         raise PlanError(
             "The file has no training runs to fit.", "Every case needs inputs and a published value."
         )
-    rates = [_GENERATION_WIDTH] * (len(_GENERATIONS) + 1)
-    widths = np.array([*_SHARES.values(), *_FACTORS.values(), _GAP_WIDTH, *rates])
-    theta, leverage = np.zeros(len(widths)), np.zeros(len(used))
-    weights = np.array([1 / _CASE_WIDTH[_group(case, start)] for case in used])
-
-    def errors(at: Array) -> Array:
-        eff = _moved(start, at * widths)
-        return np.array([_log_error(case, eff) for case in used]) * weights
-
-    found = errors(theta)
-    before = float(np.median(np.abs(found / weights)))
-    for _ in range(_ROUNDS):  # Gauss-Newton; the prior is a row of the identity for each coefficient
-        slope = np.stack([(errors(theta + nudge) - found) / 0.05 for nudge in 0.05 * np.eye(len(theta))], 1)
-        robust = np.sqrt(_ROBUST / np.maximum(np.abs(found), _ROBUST))
-        rows = np.concatenate([slope * robust[:, None], np.eye(len(theta))])
-        goal = np.concatenate([-found * robust, -theta])
-        seen = rows[: len(found)]
-        leverage = np.einsum("ij,ji->i", seen, np.linalg.solve(rows.T @ rows, seen.T))
-        move = np.linalg.lstsq(rows, goal, rcond=None)[0]
-        size, best = 1.0, _loss(found, theta)
-        while size > 0.05 and _loss(errors(theta + size * move), theta + size * move) > best:
-            size /= 2
-        theta = theta + size * move
-        found = errors(theta)
-    eff = _moved(start, theta * widths)
-    eff = replace(eff, spread=start.spread | _spreads(used, eff, leverage, start))
+    groups: list[Group] = [_group(case, start) for case in used]
+    zero = np.zeros(len(WIDTHS))
+    weights = np.array([1 / _CASE_WIDTH[group] for group in groups])
+    before = float(np.median(np.abs(_errors(used, start, zero, weights) / weights)))
+    whole = _fit(used, start, weights)
+    left_out: dict[str, LeftOut] = {}
+    unseen = np.zeros(len(used))
+    for place, case in enumerate(used):
+        kept = np.arange(len(used)) != place
+        theta, leverage = _next(whole.theta, whole.errors[kept], whole.slope[kept])
+        unseen[place] = _log_error(case, moved(start, (theta * WIDTHS).tolist()))
+        # what the others' errors would be without each of them (Hastie et al. 2009, section 7.10)
+        others = whole.errors[kept] + whole.slope[kept] @ (theta - whole.theta)
+        spread = _spreads(
+            [*groups[:place], *groups[place + 1 :]],
+            others / weights[kept] / (1 - leverage),
+            start,
+        )
+        left_out[case.id] = LeftOut(tuple(float(f"{move:.4g}") for move in theta * WIDTHS), spread)
+    eff = moved(start, (whole.theta * WIDTHS).tolist())
     return Calibration(
-        eff, tuple(case.id for case in used), before, float(np.median(np.abs(found / weights)))
+        replace(eff, spread=start.spread | _spreads(groups, unseen, start), left_out=left_out),
+        tuple(case.id for case in used),
+        before,
+        float(np.median(np.abs(whole.errors / weights))),
+        float(np.median(np.abs(unseen))),
     )
+
+
+def _fit(used: Sequence[Case], start: Efficiencies, weights: Array) -> _Fit:
+    """Gauss-Newton from the starting values."""
+    theta = np.zeros(len(WIDTHS))
+    found, slope = _errors(used, start, theta, weights), np.zeros((len(used), len(WIDTHS)))
+    for _ in range(_ROUNDS):
+        nudged = [_errors(used, start, theta + nudge, weights) for nudge in _NUDGE * np.eye(len(theta))]
+        slope = np.stack([(errors - found) / _NUDGE for errors in nudged], 1)
+        move = _next(theta, found, slope)[0] - theta
+        size, best = 1.0, _loss(found, theta)
+        tried = _errors(used, start, theta + move, weights)
+        while size > 0.05 and _loss(tried, theta + size * move) > best:
+            size /= 2
+            tried = _errors(used, start, theta + size * move, weights)
+        theta, found = theta + size * move, tried
+    return _Fit(theta, found, slope)
+
+
+def _next(theta: Array, found: Array, slope: Array) -> tuple[Array, Array]:
+    """One Gauss-Newton step, and the leverage of each case; the prior is a row of the identity for each
+    coefficient. From the end of a fit and without one of its rows, it leads to the fit without that case."""
+    robust = np.sqrt(_ROBUST / np.maximum(np.abs(found), _ROBUST))
+    rows = np.concatenate([slope * robust[:, None], np.eye(len(theta))])
+    goal = np.concatenate([-found * robust, -theta])
+    seen = rows[: len(found)]
+    leverage = np.einsum("ij,ji->i", seen, np.linalg.solve(rows.T @ rows, seen.T))
+    return theta + np.linalg.lstsq(rows, goal, rcond=None)[0], leverage
+
+
+def _errors(used: Sequence[Case], start: Efficiencies, theta: Array, weights: Array) -> Array:
+    eff = moved(start, (theta * WIDTHS).tolist())
+    return np.array([_log_error(case, eff) for case in used]) * weights
 
 
 def _loss(found: Array, theta: Array) -> float:
@@ -116,40 +150,12 @@ def _log_error(case: Case, eff: Efficiencies) -> float:
     return -error if found.detail == "throughput" else error
 
 
-def _moved(start: Efficiencies, by: Array) -> Efficiencies:
-    values: dict[str, float] = {}
-    names = [*_SHARES, *_FACTORS]
-    for name, step in zip(names, by, strict=False):
-        value = getattr(start, name)
-        if name in _FACTORS:
-            values[name] = value * math.exp(step)
-        else:
-            odds = value / (1 - value) * math.exp(step)
-            values[name] = odds / (1 + odds)
-    gap = {part: value * math.exp(by[len(names)]) for part, value in start.gap.items()}
-    steps = by[len(names) + 1 :]
-    matmul = {}
-    for part, shares in start.matmul.items():
-        place = next((n for n, parts in enumerate(_GENERATIONS.values()) if part in parts), None)
-        own = 0.0 if place is None else steps[place]
-        matmul[part] = {
-            kind: min(share * math.exp(own + (0.0 if kind == "bf16" else steps[-1])), 0.95)
-            for kind, share in shares.items()
-        }
-    return replace(start, matmul=matmul, gap=gap, **values)
-
-
-def _spreads(
-    used: Sequence[Case], eff: Efficiencies, leverage: Array, start: Efficiencies
-) -> dict[str, float]:
-    """By group, what an 80% interval of the log errors spans, were each case left out of the fit.
-
-    Leaving case i out of a linear fit divides its residual by 1 - h, h its leverage (Hastie et al. 2009,
-    section 7.10). A group of few cases is held to the starting spread, as if that were `_WORTH` cases.
-    """
+def _spreads(groups: Sequence[Group], unseen: Array, start: Efficiencies) -> dict[str, float]:
+    """By group, the standard deviation of which an 80% interval holds 80% of these log errors of cases that
+    their fit had not seen. A group of few is held to the starting spread, as if that were `_WORTH` cases."""
     found: dict[str, list[float]] = {}
-    for case, share in zip(used, leverage, strict=True):
-        found.setdefault(_group(case, start), []).append(abs(_log_error(case, eff)) / (1 - share))
+    for group, error in zip(groups, unseen.tolist(), strict=True):
+        found.setdefault(group, []).append(abs(error))
     spread = {}
     for group, sizes in found.items():
         own, many = float(np.quantile(sizes, 0.8)) / _Z80, len(sizes)

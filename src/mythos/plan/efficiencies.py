@@ -2,17 +2,25 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mythos.plan.errors import PlanError
+from mythos.plan.errors import PlanError, reason
 from mythos.plan.hardware import Hardware, peak
 from mythos.records.table import from_table
 
 DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A fit without one case: its moves of the starting values (`mythos.plan.moves`) and its spreads."""
+
+    moves: tuple[float, ...]
+    spread: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +38,14 @@ class Efficiencies:
     all_to_all: float
     overlap_tp: float
     overlap_ep: float
+    overlap_dispatch: float  # of the same, where a recipe may hide it behind another micro-batch
     overlap_dp: float
     overlap_pp: float
     gap: dict[str, float]  # by part
     collective: float
     whole_run: float
     spread: dict[str, float]  # standard deviation of log(published / predicted), by group of predictions
+    left_out: dict[str, LeftOut] = field(default_factory=dict)  # by the id of a case that the fit saw
 
 
 def matmul_rate(eff: Efficiencies, part: Hardware, precision: str) -> float:
@@ -60,13 +70,17 @@ def starting() -> Efficiencies:
 def as_toml(eff: Efficiencies) -> str:
     """The text of a file that `load` reads, values in four figures."""
     lines = [f"dated = {json.dumps(eff.dated)}", f"provenance = {json.dumps(eff.provenance)}", "", "[values]"]
-    for field in fields(eff):
-        value = getattr(eff, field.name)
+    for entry in fields(eff):
+        value = getattr(eff, entry.name)
         if isinstance(value, float):
-            lines.append(f"{field.name} = {value:.4g}")
+            lines.append(f"{entry.name} = {value:.4g}")
     tables = [(f"matmul.{part}", shares) for part, shares in eff.matmul.items()]
     for name, table in (*tables, ("gap", eff.gap), ("spread", eff.spread)):
         lines += ["", f"[{_key(name)}]", *(f"{key} = {value:.4g}" for key, value in table.items())]
+    for name, left in eff.left_out.items():
+        spread = ", ".join(f"{key} = {value:.4g}" for key, value in left.spread.items())
+        moves = ", ".join(f"{move:.4g}" for move in left.moves)
+        lines += ["", f"[left_out.{json.dumps(name)}]", f"moves = [{moves}]", f"spread = {{ {spread} }}"]
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +94,7 @@ def load(path: Path) -> Efficiencies:
     try:
         return parse(path.read_text(), path.name)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} cannot be read ({error}).", "Check its path.") from None
+        raise PlanError(f"{path} cannot be read ({reason(error)}).", "Check its path.") from None
 
 
 def parse(text: str, where: str) -> Efficiencies:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mythos.plan.errors import PlanError
+from mythos.plan.errors import PlanError, reason
 from mythos.records.errors import MythosError
 from mythos.records.table import from_table
 
@@ -108,7 +108,7 @@ def load(path: Path) -> Factors:
     try:
         return parse(path.read_text(), path.name)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} cannot be read ({error}).", "Check its path.") from None
+        raise PlanError(f"{path} cannot be read ({reason(error)}).", "Check its path.") from None
 
 
 def parse(text: str, where: str) -> Factors:

@@ -41,11 +41,14 @@ class Traffic:
     hits: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = (self.rate, self.prompt, self.answer)
-        if not all(math.isfinite(n) and n > 0 for n in numbers):
-            raise PlanError(f"Traffic of {numbers}.", "Rate, prompt and answer are finite numbers above 0.")
-        if not (0 <= self.spread <= 3 and 0 <= self.hits < 1):
-            raise PlanError(f"spread {self.spread}, hits {self.hits}.", "From 0 to 3, and 0 to below 1.")
+        for name in ("rate", "prompt", "answer"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise PlanError(f"The traffic's {name} is {value}.", "Give a finite number above 0.")
+        if not 0 <= self.spread <= 3:
+            raise PlanError(f"The traffic's spread is {self.spread}.", "Give a number from 0 to 3.")
+        if not 0 <= self.hits < 1:
+            raise PlanError(f"The traffic's share of hits is {self.hits}.", "Give one from 0 to below 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,12 @@ class Promise:
     share: float = 0.95
 
     def __post_init__(self) -> None:
-        if not (0 < self.ttft < math.inf and 0 < self.tpot < math.inf and 0 < self.share < 1):
-            raise PlanError(
-                f"A promise of {self.ttft} s, {self.tpot} s for {self.share}.",
-                "Times above 0, a share below 1.",
-            )
+        for name in ("ttft", "tpot"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise PlanError(f"The promised {name} is {1e3 * value:g} ms.", "Give a time above 0.")
+        if not 0 < self.share < 1:
+            raise PlanError(f"The promise is for a share of {self.share}.", "Give one between 0 and 1.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,24 +93,38 @@ def check(config: ModelConfig, layout: Layout) -> None:
 def rank_layers(config: ModelConfig, layout: Layout) -> tuple[tuple[int, ...], ...]:
     """The layers of each pipeline rank, as even as can be; chunk c of rank r is stage c pp + r (interleaved).
 
-    Where layers do not divide, embedding and head count as a layer each, so that the first and last stage
-    have fewer (as Megatron's `account_for_embedding_in_pipeline_split` and its loss twin).
+    Where layers do not divide, the head counts as a layer, and an MTP module with its own head as two, so
+    that the last rank has fewer; the embedding counts as one where no stage grows by it (as Megatron's
+    `account_for_embedding_in_pipeline_split` and its loss twin).
     """
     stages = layout.pp * layout.virtual
-    whole = config.layers % stages == 0
-    units = config.layers if whole else config.layers + 2
-    share, more = divmod(units, stages)
-    middle = range((stages - more) // 2, (stages - more) // 2 + more)  # the spare units go to the middle
-    sizes = [share + (stage in middle) for stage in range(stages)]
-    if not whole:
-        sizes[0] -= 1
-        sizes[-1] -= 1
+    sizes = [config.layers // stages] * stages
+    if config.layers % stages:
+        beside = 1 + 2 * config.mtp
+        sizes = _uneven(config.layers, stages, layout.pp, beside)
+        sizes = sizes or _uneven(config.layers, stages, layout.pp, 1)
     ranks: list[list[int]] = [[] for _ in range(layout.pp)]
     start = 0
     for stage, size in enumerate(sizes):
         ranks[stage % layout.pp] += range(start, start + size)
         start += size
     return tuple(map(tuple, ranks))
+
+
+def _uneven(layers: int, stages: int, pp: int, beside: int) -> list[int]:
+    """Layers of each stage when the last rank has `beside` more to do; [] when it cannot be relieved so."""
+    alone = layers + beside
+    first = int(-(-(alone + 1) // stages) == -(-alone // stages))
+    share, more = divmod(alone + first, stages)
+    # spare units go to the middle, and to the last rank at last
+    order = sorted(range(stages), key=lambda at: (at % pp == pp - 1, abs(2 * at - stages + 1), at))
+    sizes = [share + (stage in order[:more]) for stage in range(stages)]
+    sizes[0] -= first
+    for stage in range(stages - 1, -1, -pp):  # those of the last rank, the last stage first
+        taken = min(beside, sizes[stage])
+        sizes[stage] -= taken
+        beside -= taken
+    return sizes if beside == 0 and sizes[0] >= 0 else []
 
 
 def _divides(part: int, whole: int, part_name: str, whole_name: str) -> None:

@@ -16,16 +16,20 @@ body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sa
   max-width: 62rem; padding: 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 p { margin: .3rem 0 .8rem; } .soft { color: var(--soft); }
-svg { display: block; height: auto; width: 100%; }
+svg { display: block; height: auto; min-width: 40rem; width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; margin: .6rem 0; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0; text-align: left;
   vertical-align: top; }
+th { vertical-align: bottom; white-space: nowrap; }
+.number + :not(.number) { padding-left: .8rem; }
 td.number, th.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .wide { overflow-x: auto; } summary { color: var(--soft); cursor: pointer; }
 @media print { :root { --page: #fff; --text: #000; --soft: #333; --line: #bbb; --c0: #1b6ca8; --c1: #d1495b;
   --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; --c6: #0f8b8d;
   --c7: #7a4b2a; } body { font-size: 10pt; max-width: none;
-  padding: 0; } section { break-inside: avoid; } details > * { display: block; } summary { display: none; } }
+  padding: 0; } section { break-inside: avoid; } details > * { display: block; } summary { display: none; }
+  ::details-content { content-visibility: visible; } svg { min-width: 0; } th { white-space: normal; }
+  .wide { overflow: visible; } }
 """
 
 
@@ -65,7 +69,8 @@ def _section(one: Section) -> str:
     table = _table(one) if one.heads else ""
     if one.svg:
         drawing = one.svg.replace('role="img"', f'role="img" aria-label="{escape(one.title, quote=True)}"', 1)
-        table = f"{drawing}<details open><summary>The same in numbers</summary>{table}</details>"
+        twin = f"<details open><summary>The same in numbers</summary>{table}</details>"
+        table = f'<div class="wide">{drawing}</div>{twin}'
     return f"<section><h2>{escape(one.title)}</h2>{text}{table}</section>"
 
 

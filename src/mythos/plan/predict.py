@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mythos.plan import cases as read
 from mythos.plan import laws, run
+from mythos.plan.assumed import packaged as packaged_assumptions
 from mythos.plan.cases import Case, NoData
 from mythos.plan.efficiencies import Efficiencies
 from mythos.plan.errors import PlanError
@@ -18,7 +19,7 @@ from mythos.plan.memory import Kernels, RankMemory, memory
 from mythos.plan.predict_serving import predict_serving
 from mythos.plan.predict_sums import named, predict_sum
 from mythos.plan.scaling import FLOPS_PER_PARAMETER_AND_TOKEN, Law
-from mythos.plan.step import Step, step
+from mythos.plan.step import Step, leaves_domain, step
 from mythos.spec import counting
 from mythos.spec.config import ModelConfig
 
@@ -43,6 +44,7 @@ class Prediction:
     detail: str = ""
     low: float | None = None  # where the case's own ranges give the interval
     high: float | None = None
+    open: tuple[float, float] = (0.0, 0.0)  # logarithms, down and up, of what the case leaves open
 
 
 def predict(case: Case, eff: Efficiencies) -> Prediction:
@@ -97,14 +99,18 @@ def _training(case: Case, eff: Efficiencies) -> Prediction:
     config = read.shape(inputs)
     done, layout = trained(config, inputs, eff)
     group: Group = "dense" if config.moe is None else "moe"
+    faster, slower = _left_open(config, inputs, eff, done, layout)
     if metric == "iteration_time" or "iteration" in case.unit or "second" in case.unit.split("/")[0]:
-        return Prediction(done.seconds * (1e3 if case.unit.startswith("ms") else 1), group, "time")
+        seconds = done.seconds * (1e3 if case.unit.startswith("ms") else 1)
+        return Prediction(seconds, group, "time", open=(faster, slower))
     if "token" in metric or "token" in case.unit:
         shared = 1 if "gpu" not in metric and "gpu" not in case.unit.lower() else layout.accelerators
-        return Prediction(done.tokens_per_second / shared, group, "throughput")
-    if "tflops" in metric or "TFLOP" in case.unit:
-        return Prediction(done.flops / done.seconds / layout.accelerators / 1e12, group, "throughput")
-    return Prediction(done.hfu if metric == "hfu" else done.mfu, group, "throughput")
+        value = done.tokens_per_second / shared
+    elif "tflops" in metric or "TFLOP" in case.unit:
+        value = done.flops / done.seconds / layout.accelerators / 1e12
+    else:
+        value = done.hfu if metric == "hfu" else done.mfu
+    return Prediction(value, group, "throughput", open=(slower, faster))
 
 
 def _flop_unit(unit: str) -> float:
@@ -130,7 +136,8 @@ def _hours(case: Case, eff: Efficiencies) -> Prediction:
     done, layout = trained(config, inputs, eff)
     share = share or _effective(layout.accelerators)
     hours = tokens / done.tokens_per_second * layout.accelerators / share / run.HOUR * eff.whole_run
-    return Prediction(hours, "hours", "dense" if config.moe is None else "moe")
+    detail = "dense" if config.moe is None else "moe"
+    return Prediction(hours, "hours", detail, open=_left_open(config, inputs, eff, done, layout))
 
 
 def _effective(accelerators: int) -> float:
@@ -143,14 +150,12 @@ def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -
     """The step that the case describes; what it leaves open is chosen as users do: the fastest that fits."""
     part, count = read.machine(inputs)
     kinds = read.kernels(inputs)
-    if "dualpipe" in str(inputs).lower():
-        eff = replace(eff, overlap_ep=_DUAL_PIPE_HIDES)
     best: tuple[float, Step, Layout] | None = None
     problem: PlanError | None = None
     for open_layout in _layouts(config, inputs, part, count):
         try:
             layout = _fitting(config, open_layout, part, kinds, read.recompute(inputs))
-            done = step(config, layout, part, eff, kernels=kinds)
+            done = step(config, layout, part, _recipe(inputs, layout, part, eff), kernels=kinds)
         except PlanError as error:
             problem = error
             continue
@@ -160,6 +165,45 @@ def trained(config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies) -
     if best is None:
         raise problem or NoData("the case's accelerators and batch fit no layout")
     return best[1], best[2]
+
+
+def _left_open(
+    config: ModelConfig, inputs: Mapping[str, Any], eff: Efficiencies, done: Step, layout: Layout
+) -> tuple[float, float]:
+    """Logarithms of how much less and more time the step takes at the ends of `dispatch`, where the case does
+    not say whether its recipe hides the dispatch; (0, 0) where it cannot."""
+    part, _ = read.machine(inputs)
+    if _dual_pipe(inputs):
+        return 0.0, 0.0
+    known = next(one for one in packaged_assumptions() if one.name == "dispatch")
+    kinds = read.kernels(inputs)
+    fast, slow = (
+        step(
+            config,
+            layout,
+            part,
+            _recipe(inputs, layout, part, replace(eff, overlap_dispatch=end)),
+            kernels=kinds,
+        ).seconds
+        for end in (known.high, known.low)
+    )
+    return math.log(done.seconds / fast), math.log(slow / done.seconds)
+
+
+def _recipe(inputs: Mapping[str, Any], layout: Layout, part: Hardware, eff: Efficiencies) -> Efficiencies:
+    """With DualPipe nearly all of the dispatch is hidden; where the case leaves the pipeline's schedule open,
+    as much as `dispatch` says."""
+    if _dual_pipe(inputs):
+        return replace(eff, overlap_ep=_DUAL_PIPE_HIDES, overlap_dispatch=_DUAL_PIPE_HIDES)
+    given = inputs.get("layout")
+    stated = isinstance(given, Mapping) and ("vp" in given or "virtual" in given)
+    if not stated and layout.pp > 1 and leaves_domain(layout, part):
+        return replace(eff, overlap_ep=eff.overlap_dispatch)
+    return eff
+
+
+def _dual_pipe(inputs: Mapping[str, Any]) -> bool:
+    return "dualpipe" in str(inputs).lower()
 
 
 def _layouts(config: ModelConfig, inputs: Mapping[str, Any], part: Hardware, count: int) -> list[Layout]:
@@ -175,7 +219,7 @@ def _layouts(config: ModelConfig, inputs: Mapping[str, Any], part: Hardware, cou
     experts = (1, 8, 16, 32, 64) if config.moe is not None else (1,)
     for tp, pp, ep, micro in itertools.product((1, 2, 4, 8), (1, 2, 4, 8, 16), experts, (1, 2, 4)):
         dp = count // (tp * pp)
-        if dp == 0 or tp > part.domain or config.layers % pp:
+        if dp == 0 or tp > part.domain or not _splits(config.layers, pp):
             continue
         mapping = {"tp": tp, "pp": pp, "ep": ep, "vp": 1, "dp": dp}
         try:
@@ -184,8 +228,14 @@ def _layouts(config: ModelConfig, inputs: Mapping[str, Any], part: Hardware, cou
             continue
         found.append(layout)
         if (pp - 1) / layout.micro_batches > _LARGE_BUBBLE:
-            found += [replace(layout, virtual=v) for v in (2, 4) if config.layers % (pp * v) == 0]
+            found += [replace(layout, virtual=v) for v in (2, 4) if _splits(config.layers, pp * v)]
     return found
+
+
+def _splits(layers: int, stages: int) -> bool:
+    """Whether a recipe would make so many stages: equal ones, or, of layers that no pipeline divides, uneven
+    ones (61 layers of DeepSeek-V3 are run in 16 ranks)."""
+    return layers % stages == 0 or (layers % 2 == 1 and stages <= layers)
 
 
 def _layout(config: ModelConfig, inputs: Mapping[str, Any], count: int, sequence: int) -> Layout:

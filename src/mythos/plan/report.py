@@ -121,9 +121,8 @@ def _cost(plan: TierPlan) -> list[Section]:
     if not parts:
         return []
     whole = sum(parts.values())
-    drawing = stacked(
-        [("final run", [(name, dollars / 1e6) for name, dollars in parts.items()])], "million dollars"
-    )
+    scale, unit = _dollars(whole)
+    drawing = stacked([("final run", [(name, dollars / scale) for name, dollars in parts.items()])], unit)
     rows = [[name, f"${short(dollars)}", f"{dollars / whole:.1%}"] for name, dollars in parts.items()]
     reach = [
         [
@@ -136,29 +135,43 @@ def _cost(plan: TierPlan) -> list[Section]:
         ]
         for one in targets(plan)
     ]
-    return [
+    sections = [
         Section(
             "Where the money goes",
             "The rented final run at its median. Parts of a step as predicted for the slowest pipeline rank.",
             ["for", "dollars", "share"],
             rows,
             drawing,
-        ),
-        Section(
-            "What buys hundreds of millions, what billions",
-            "The factor by which the cost would have to change, and what gives it alone: tokens, active"
-            " parameters at the same share of peak, or one assumption within its own interval.",
-            [
-                "cost of",
-                "to reach",
-                "factor",
-                "tokens",
-                "active parameters",
-                "assumptions that reach it alone",
-            ],
-            reach,
-        ),
+        )
     ]
+    if reach:
+        sections += [_reach(reach)]
+    return sections
+
+
+def _reach(rows: list[list[str]]) -> Section:
+    return Section(
+        "What buys hundreds of millions, what billions",
+        "The factor by which the cost would have to change, and what gives it alone: tokens, active"
+        " parameters at the same share of peak, or one assumption within its own interval.",
+        [
+            "cost of",
+            "to reach",
+            "factor",
+            "tokens",
+            "active parameters",
+            "assumptions that reach it alone",
+        ],
+        rows,
+    )
+
+
+def _dollars(whole: float) -> tuple[float, str]:
+    """What to divide dollars by for an axis that ends at `whole`, and its name."""
+    for scale, unit in ((1e6, "million dollars"), (1e3, "thousand dollars")):
+        if whole >= scale:
+            return scale, unit
+    return 1.0, "dollars"
 
 
 def _step(plan: TierPlan) -> Section:
@@ -209,8 +222,7 @@ def _tornados(plan: TierPlan) -> list[Section]:
         effects = [one for one in answer.effects if one.swing > 0][:10]
         if not effects:
             continue
-        scale = 1e6 if name != "days" else 1.0
-        unit = "million dollars" if name != "days" else "days"
+        scale, unit = (1.0, "days") if name == "days" else _dollars(answer.central)
         drawing = tornado(
             [(one.name, one.at_low / scale, one.at_high / scale) for one in effects],
             answer.central / scale,

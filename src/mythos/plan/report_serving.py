@@ -42,7 +42,7 @@ def _cost(plan: TierPlan, found: dict[str, tuple[Offer, ...]]) -> Section:
                     f"${short(one.dollars.value)}",
                     f"${short(one.dollars.low)} to ${short(one.dollars.high)}",
                     one.dollars.moved_by,
-                    f"tp {of.tp} x dp {of.dp}, ep {of.ep}",
+                    f"tp {of.tp} x dp {of.dp}, ep {of.ep}".replace(" ", "\u00a0"),  # on one line
                     f"{offer.batch:.0f}",
                 ]
             )

@@ -8,6 +8,7 @@ from mythos.plan.tier import TierPlan
 from mythos.plan.uncertain import Answer
 
 TARGETS = (1e8, 1e9)
+_FAR = 1e4  # times the plan: beyond it is another plan
 STEP_GROUPS = {
     "products": ("matmul", "experts", "attention", "head"),
     "memory traffic, waiting, optimizer": ("elementwise", "waiting", "optimizer"),
@@ -52,7 +53,8 @@ def between(answer: Answer) -> str:
 
 
 def targets(plan: TierPlan) -> tuple[Target, ...]:
-    """For the final run and for the programme, what reaches each of `TARGETS`; none without a price."""
+    """For the final run and for the programme, what reaches each of `TARGETS`; none without a price, or more
+    than `_FAR` times away."""
     found = []
     for name, what in (("rented", "final run"), ("programme", "programme")):
         if name not in plan.answers:
@@ -60,6 +62,8 @@ def targets(plan: TierPlan) -> tuple[Target, ...]:
         answer = plan.answers[name]
         for dollars in TARGETS:
             factor = dollars / answer.value
+            if factor > _FAR:
+                continue
             reach = tuple(
                 one.name
                 for one in answer.effects

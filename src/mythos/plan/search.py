@@ -227,8 +227,8 @@ def _bounded(
 ) -> tuple[list[_Bounded], dict[tuple[str, int | str], float], int]:
     """What may fit, by rising time; the least bytes seen with each value of each axis; how many there were.
 
-    Combinations of one group have the same states. Layers take the same time and memory whatever pp and
-    virtual are.
+    Combinations of one group have the same states. Layers take the same time and memory whatever pp is, and
+    however many chunks beyond one a rank has.
     """
     routed = sum(is_routed(config, layer) for layer in range(config.layers))
     experts = 0 if config.moe is None else routed * config.moe.routed * expert_parameters(config)
@@ -245,7 +245,7 @@ def _bounded(
         for of in group:
             least, time = states, math.inf
             if states <= part.usable_bytes:
-                key = (of.tp, of.cp, of.ep, of.dp, of.micro_batch, of.recompute, of.precision)
+                key = (of.tp, of.cp, of.ep, of.dp, of.micro_batch, of.recompute, of.precision, of.virtual > 1)
                 if key not in layers:
                     layers[key] = _all_layers(config, part, eff, kinds, made(of))
                 seconds, each = layers[key]

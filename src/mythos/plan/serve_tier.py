@@ -37,6 +37,7 @@ from mythos.spec.config import ModelConfig
 
 Array = NDArray[np.float64]
 
+MOST_REPLICAS = 1 << 24
 TRIED = 3  # layouts that are simulated
 MARGIN = Assumption(
     name="margin",
@@ -223,6 +224,10 @@ def _plan(
         if factor == 1.0:
             found, rate = seen, here
     assert found is not None
+    if counts[-1] > MOST_REPLICAS:
+        raise PlanError(
+            f"That traffic would take {counts[-1]:.3g} replicas.", f"Plan for at most {MOST_REPLICAS:,}."
+        )
     share = prompt_share(made, traffic, found.running)
     known = changed((*_uncertain(part, low, high), MARGIN), assume)
 

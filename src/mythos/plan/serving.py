@@ -95,11 +95,15 @@ class Deployment:
             raise PlanError(
                 f"No precision is called {self.precision!r:.40}.", f"Known are {', '.join(_WEIGHT_BYTES)}."
             )
-        if not 0 <= self.accept < 1 or not 0 <= self.kv_bytes <= 8 or self.draft > 32:
-            raise PlanError(
-                f"accept {self.accept}, kv_bytes {self.kv_bytes}, draft {self.draft}.",
-                "accept lies from 0 to below 1, kv_bytes from 0 to 8, draft from 0 to 32.",
-            )
+        for name, fits, limits in (
+            ("accept", 0 <= self.accept < 1, "from 0 to below 1"),
+            ("kv_bytes", 0 <= self.kv_bytes <= 8, "from 0 to 8"),
+            ("draft", self.draft <= 32, "from 0 to 32"),
+        ):
+            if not fits:
+                raise PlanError(
+                    f"The deployment's {name} is {getattr(self, name)}.", f"Give a number {limits}."
+                )
         if self.tp * self.dp % self.ep:
             raise PlanError(f"ep is {self.ep}, which does not divide tp * dp.", "Change ep, tp or dp.")
 
@@ -237,6 +241,13 @@ def decode_step(
     return float(step_terms(config, deployment, batch, context, part) @ factors_K)
 
 
+def for_prompts(deployment: Deployment) -> Deployment:
+    """Where a prompt runs: on a prefill worker, whose accelerators split it, or in the replica's steps."""
+    if not deployment.prefill:
+        return deployment
+    return Deployment(tp=deployment.prefill, precision=deployment.precision, kv_bytes=deployment.kv_bytes)
+
+
 def prefill(
     config: ModelConfig,
     deployment: Deployment,
@@ -249,11 +260,7 @@ def prefill(
     _check(tokens=tokens)
     if not 0 <= cached < tokens:
         raise PlanError(f"{cached} of {tokens} tokens are cached.", "From 0 to fewer than the prompt has.")
-    where = deployment
-    if deployment.prefill:
-        where = Deployment(
-            tp=deployment.prefill, precision=deployment.precision, kv_bytes=deployment.kv_bytes
-        )
+    where = for_prompts(deployment)
     # FLOPs of the tokens left, whose mean context is that of the prompt's end
     terms = step_terms(config, where, 0, 1, part, tokens - cached, tokens + cached)
     return float(terms @ factors_K)

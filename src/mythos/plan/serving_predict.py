@@ -17,6 +17,7 @@ from mythos.plan.serving import (
     WAITS,
     Deployment,
     closed_loop_terms,
+    for_prompts,
     step_terms,
     tokens_per_step,
 )
@@ -64,11 +65,8 @@ def ttft_terms(
     part: Hardware,
 ) -> Array:
     """The terms of `TTFT_TERMS`, in seconds."""
-    where, workers = deployment, deployment.replicas
-    if deployment.prefill:
-        where = Deployment(tp=deployment.prefill, precision=deployment.precision)
-        workers = deployment.prefill_workers
-    own = float(step_terms(config, where, 0, 1, part, prompt, prompt)[-2:].sum())
+    workers = deployment.prefill_workers if deployment.prefill else deployment.replicas
+    own = float(step_terms(config, for_prompts(deployment), 0, 1, part, prompt, prompt)[-2:].sum())
     clients = max(concurrency / workers, 1.0)
     step = closed_loop_terms(config, deployment, concurrency, prompt, answer, part)[WAITS:-2].sum()
     return np.array([1e-2, 1e-3 * clients, own, own * clients, float(step)])

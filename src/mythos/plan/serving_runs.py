@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos.plan.errors import PlanError
+from mythos.plan.errors import PlanError, reason
 from mythos.plan.hardware import Hardware, hardware
 from mythos.plan.published import known_as, shape
 from mythos.plan.serving import Deployment, Precision, bytes_per_accelerator
@@ -99,7 +99,7 @@ def read_serving_runs(path: Path) -> list[ServingRun]:
             return list(_rows(csv.DictReader(source), path.name))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PlanError(
-            f"{path} cannot be read ({error}).", "Give a CSV file with a line of heads."
+            f"{path} cannot be read ({reason(error)}).", "Give a CSV file with a line of heads."
         ) from None
 
 
@@ -111,14 +111,15 @@ def _rows(reader: csv.DictReader, where: str) -> Iterator[ServingRun]:
         try:
             yield _run({key: value or "" for key, value in row.items() if isinstance(key, str)})
         except (ValueError, PlanError) as error:
+            told = error.message if isinstance(error, PlanError) else str(error)
             raise PlanError(
-                f"{where}, line {reader.line_num}: {error}", "Correct or remove the line."
+                f"{where}, line {reader.line_num}: {told}", "Correct or remove the line."
             ) from None
 
 
 def _run(row: Mapping[str, str]) -> ServingRun:
     if row["mode"] not in ("agg", "disagg"):
-        raise PlanError(f"mode is {row['mode']!r:.40}", "agg or disagg")
+        raise PlanError(f"mode is {row['mode']!r:.40}, neither agg nor disagg", "Correct it.")
     config, part = shape(row["model_path"]), _part(row["system"])
     found = re.search(r"silicon_concurrency=(\d+)", row.get("silicon_data_source", ""))
     concurrency = float(found.group(1)) if found else 0.0

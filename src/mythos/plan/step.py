@@ -217,6 +217,11 @@ def _kernels(layout: Layout, routed: bool) -> int:
 _TILE = 128
 _SCORE_BYTES = 26  # written by the product, scaled and softmaxed, dropped, read by the next; twice backward
 _DROPOUT_BYTES = 2 * (2 + 1 + 2)  # two masks, made and applied, and applied again
+# Grouped products add no bias. It is spread over the rows, added, and its gradient summed: 20 bytes a value
+# of the experts' width for gate and up, in 16 bits; 68 of the model's for down, where it is weighted by the
+# router in 32 bits and that weight has a gradient, too (NVIDIA-NeMo/Automodel@36044ad,
+# nemo_automodel/components/moe/experts.py, `_apply_bias`).
+_BIAS_IN, _BIAS_OUT = 20, 68
 _WEIGHT_TRAFFIC = 12  # bytes: a weight read in both passes, its 32-bit gradient read and written
 
 
@@ -241,8 +246,8 @@ def _elementwise_bytes(
     rows = split * moe.top_k * imbalance
     moved += rows * (moe.latent or width) * (16 + 2 * cast)  # permuted, restored, and both backward
     moved += (rows * moe.width / layout.expert_tp + split * shared_width(config)) * (16 + 3 * cast)
-    if moe.expert_bias:  # added, and summed over rows backward, by kernels of their own
-        moved += rows * (24 * moe.width / layout.expert_tp + 8 * (moe.latent or width))
+    if moe.expert_bias:
+        moved += rows * (_BIAS_IN * moe.width / layout.expert_tp + _BIAS_OUT * (moe.latent or width))
     return moved + around * moe.routed * 24
 
 
@@ -283,11 +288,27 @@ def _expert_parallel(
     group = layout.ep * layout.expert_tp
     near = min(group, part.domain)
     domains = -(-group // near)
+    hidden = eff.overlap_dispatch if may_hide_dispatch(layout, part) else eff.overlap_ep
     row = split * (moe.latent or config.width) * 2 * imbalance
     inside = _destinations(moe, group) * (near - 1) / group
     outside = _destinations(moe, domains) * (domains - 1) / domains
     seconds = row * max(inside / (part.scale_up * eff.all_to_all), outside / (part.scale_out * eff.scale_out))
-    return (1 - eff.overlap_ep) * 4 * (seconds + eff.collective)
+    return (1 - hidden) * 4 * (seconds + eff.collective)
+
+
+def may_hide_dispatch(layout: Layout, part: Hardware) -> bool:
+    """Whether a recipe may run one micro-batch's dispatch behind another's products, and has reason to.
+
+    It needs passes of two micro-batches on a rank at once (interleaving, as Megatron-LM's
+    `overlap_moe_expert_parallel_comm` asks for with a pipeline) and what `leaves_domain` says.
+    """
+    return layout.virtual > 1 and leaves_domain(layout, part)
+
+
+def leaves_domain(layout: Layout, part: Hardware) -> bool:
+    """Dispatch crosses scale-up domains, which is the reason to hide it, and no full recomputation, in which
+    it is run again by itself, stands against that."""
+    return layout.ep * layout.expert_tp > part.domain and layout.recompute != "full"
 
 
 def _destinations(moe: MoEConfig, places: int) -> float:
@@ -341,12 +362,12 @@ def _end_of_step(
 ) -> tuple[float, float]:
     """Seconds of the gradients' exchange that nothing hides, and of the optimizer."""
     dense, experts = rank_parameters(config, layout, rank, layers)
-    replicas, near = layout.dp * layout.cp, max(1, part.domain // layout.tp)
-    spread = layout.tp * layout.cp * layout.dp
+    replicas, spread = layout.dp * layout.cp, layout.tp * layout.cp * layout.dp
     exchanged = 0.0
-    for own, copies in ((dense, replicas), (experts, layout.expert_dp)):
+    split = layout.ep * layout.expert_tp  # copies of an expert lie that far apart
+    for own, copies, apart in ((dense, replicas, layout.tp), (experts, layout.expert_dp, split)):
         if copies > 1:
-            link = _link(part, eff, spread, min(near, copies))
+            link = _link(part, eff, spread, min(max(1, part.domain // apart), copies))
             exchanged += own * (copies - 1) / copies / link
     if layout.sharding == "full":
         seconds = (2 + 2 + 2) * exchanged * layout.micro_batches

@@ -73,18 +73,18 @@ def stacked(
     height = top + ROW * len(rows) + BOTTOM
     parts = _ticks_down(ticks, top, height - BOTTOM, unit)
     for name, x, row in legend:
-        colour = f"var(--c{names.index(name) % COLOURS})"
-        parts.append(f'<rect x="{x:.0f}" y="{TOP + 20 * row}" width="10" height="10" fill="{colour}"/>')
+        fill = _fill(names.index(name))
+        parts.append(f'<rect x="{x:.0f}" y="{TOP + 20 * row}" width="10" height="10" {fill}/>')
         parts.append(_text(x + 15, TOP + 20 * row + 9, name))
     for place, (label, sizes) in enumerate(rows):
         y, start = top + ROW * place + (ROW - THICK) / 2, 0.0
         parts.append(_text(left - 8, y + 11, label, "end"))
         for name, size in sizes:
             wide = x_of(start + size) - x_of(start)
-            colour = f"var(--c{names.index(name) % COLOURS})"
             parts.append(
                 f'<rect x="{x_of(start):.1f}" y="{y:.1f}" width="{max(wide, 0):.1f}" height="{THICK}" '
-                f'fill="{colour}"><title>{escape(f"{label}, {name}: {short(size)} {unit}")}</title></rect>'
+                f"{_fill(names.index(name))}>"
+                f"<title>{escape(f'{label}, {name}: {short(size)} {unit}')}</title></rect>"
             )
             start += size
     if line is not None:
@@ -206,6 +206,11 @@ def _ticks_down(ticks: list[tuple[float, str]], top: float, low: float, unit: st
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{low}" stroke="var(--line)"/>')
         parts.append(_text(x, low + 16, text, "middle"))
     return [*parts, _text((LEFT + WIDTH) / 2, low + 34, unit, "middle")]
+
+
+def _fill(place: int) -> str:
+    """A colour for the part at that place; beyond the last colour they come again, paler."""
+    return f'fill="var(--c{place % COLOURS})"' + (' opacity="0.5"' if place >= COLOURS else "")
 
 
 def _left(labels) -> float:

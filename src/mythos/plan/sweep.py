@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from mythos.plan.errors import reason
 from mythos.plan.scaling import ScalingError, ScalingRun
 
 NEEDED = ("tokens", "loss")
@@ -36,7 +37,7 @@ def read_runs(
                 series.setdefault(key, []).append(_run(row, params, f"{path}, line {reader.line_num}"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScalingError(
-            f"{path} cannot be read: {error}", "give a CSV file with a line of heads"
+            f"{path} cannot be read: {reason(error)}", "give a CSV file with a line of heads"
         ) from None
     if not series:
         raise ScalingError(f"{path} holds no runs", "one line for each run, below the heads")

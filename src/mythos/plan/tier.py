@@ -6,15 +6,19 @@ the family file states for a tier that is only planned, else those that its size
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from mythos.plan.assumed import packaged, prices, step_error
 from mythos.plan.budget import Budget
+from mythos.plan.efficiencies import packaged as efficiencies
 from mythos.plan.errors import PlanError
 from mythos.plan.hardware import Hardware, hardware
 from mythos.plan.laws import EPOCH, EPOCH_CENTRE, effective_tokens
 from mythos.plan.run import HOUR, plan_run
 from mythos.plan.search import Search, search
+from mythos.plan.step import may_hide_dispatch, step
 from mythos.plan.uncertain import DRAWS, Answer, Array, Assumption, answers, changed
 from mythos.spec.config import ModelConfig
 from mythos.spec.counting import active_parameters, parameters, training_flops_per_token
@@ -27,6 +31,7 @@ GUESSED_MFU = 0.3  # to begin with; the search knows better
 MOST_SEARCHES = 8
 FEWEST, MOST = 8, 1 << 20  # accelerators that are chosen by themselves
 TOKENS = (1e6, 1e16)
+_SHARES = 5  # of the dispatch, at which a step is computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +223,10 @@ def outcome(
     inputs: Mapping[str, Array],
 ) -> dict[str, Array | float]:
     """Every answer from one value, or one array of draws, of each assumption."""
-    step = found.best.step
-    seconds = step.seconds * inputs["step"]
+    best = found.best.step
+    seconds = _step_seconds(config, part, found, inputs["dispatch"]) * inputs["step"]
     run = plan_run(
-        tokens / step.tokens * seconds * inputs["rerun"],
+        tokens / best.tokens * seconds * inputs["rerun"],
         accelerators,
         min(part.domain, 8),
         failures=inputs["failures"],
@@ -233,7 +238,7 @@ def outcome(
     )
     out: dict[str, Array | float] = {
         "step_seconds": seconds,
-        "mfu": step.mfu / inputs["step"],
+        "mfu": best.mfu * best.seconds / seconds,
         "goodput": run.goodput,
         "checkpoint_minutes": run.interval / 60,
         "interruptions": run.interruptions,
@@ -251,6 +256,20 @@ def outcome(
         out["mwh"] = run.kwh / 1000
         out["tonnes"] = run.kwh * inputs["carbon"] / 1000
     return out
+
+
+def _step_seconds(config: ModelConfig, part: Hardware, found: Search, hidden: Array) -> Array | float:
+    """Of the best layout, when so much of the dispatch is hidden; one number where a recipe hides none."""
+    best = found.best
+    if not may_hide_dispatch(best.layout, part):
+        return best.step.seconds
+    shares = np.linspace(0, 1, _SHARES)
+    eff = efficiencies()
+    times = [
+        step(config, best.layout, part, replace(eff, overlap_dispatch=float(share))).seconds
+        for share in shares
+    ]
+    return np.interp(hidden, shares, times)
 
 
 def loss(active: float, total: float, tokens: float, inputs: Mapping[str, Array]) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mythos.plan.errors import PlanError
+from mythos.plan.errors import PlanError, reason
 from mythos.plan.fleet import Traffic
 from mythos.plan.simulate import Requests
 
@@ -31,7 +31,7 @@ def read_traffic(path: Path) -> tuple[Requests, Traffic]:
                 rows.append(_row(row, f"{path.name}, line {reader.line_num}"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PlanError(
-            f"{path} cannot be read ({error}).", "Give a CSV file with a line of heads."
+            f"{path} cannot be read ({reason(error)}).", "Give a CSV file with a line of heads."
         ) from None
     if len(rows) < 2:
         raise PlanError(f"{path.name} has {len(rows)} requests.", "Give two or more.")

@@ -3,6 +3,7 @@
 Multi-token prediction modules stand apart (`mtp_parameters`): published totals leave them out.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
@@ -157,11 +158,13 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
     counts them; norms, rotations, activations and the embedding look-up are left out. The mean context over a
     sequence of n tokens is (n + 1) / 2. Layers with a window or an indexer attend to no more than that.
     """
-    layers = [layer_matrices(config, layer) for layer in range(config.layers)]
-    matrices = sum(part.total + part.router for part in layers)
-    head = config.vocab * config.width
-    core = sum(_core(config, layer, context) for layer in range(config.layers))
-    return 2 * (matrices + head) + int(core)
+    matrices: int = config.vocab * config.width  # the head to begin with
+    core: float = 0
+    for layer, count in Counter(layer_kinds(config)[: config.layers]).items():
+        part = layer_matrices(config, layer)
+        matrices += count * (part.total + part.router)
+        core += count * _core(config, layer, context)
+    return 2 * matrices + int(core)
 
 
 def training_flops_per_token(config: ModelConfig, sequence: int) -> float:
