@@ -1,0 +1,113 @@
+"""Tiny models on meshes of gloo processes: what the tests of `mythos.train.parallel` share.
+
+A group of processes is started once and does all the checks of a file; each writes what it found.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
+from mythos.train.batch import Batch, next_tokens, packed_rows
+from mythos.train.forward import Trainee
+from mythos.train.loop import _gradient
+from mythos.train.optim import Optimiser
+from mythos.train.parallel.feed import step_feeds
+from mythos.train.parallel.launch import joined
+from mythos.train.parallel.mesh import Shape, check, make_mesh, parse_mesh
+from mythos.train.parallel.model import RankModel, shard, take
+from mythos.train.parallel.optim import ShardedOptimiser
+from mythos.train.parallel.step import gradient, move
+from mythos.train.settings import TrainSettings
+from mythos.train.weights import fresh_model
+
+LENGTH, VOCAB, STEPS = 32, 64, 3
+DENSE = ModelConfig(
+    vocab=VOCAB,
+    layers=4,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    ffn=48,
+    context=128,
+    tied=False,
+    qk_norm=True,
+)
+TIED = replace(DENSE, tied=True, attention_bias=True)
+MOE = replace(
+    DENSE, moe=MoEConfig(routed=8, top_k=2, width=16, shared=1, bias=True, score="sigmoid"), dense_layers=(0,)
+)
+MLA = replace(
+    MOE,
+    kv_heads=4,
+    head_dim=12,
+    qk_norm=False,
+    mtp=1,
+    mla=MLAConfig(kv_rank=16, nope_dim=8, rope_dim=4, value_dim=8, q_rank=8),
+)
+CONFIGS = {"dense": DENSE, "tied": TIED, "moe": MOE, "mla": MLA}
+
+
+def rows(first: int, count: int) -> Batch:
+    """Rows of two documents each, some of whose targets count nothing: each known from its number."""
+    tokens, targets, positions = [], [], []
+    for number in range(first, first + count):
+        drawn = np.random.default_rng(number).integers(0, VOCAB, LENGTH + 1)
+        cut = 5 + number % 20
+        tokens.append(drawn[:-1])
+        targets.append(np.where(np.arange(LENGTH) < number % 4, -1, drawn[1:]))
+        positions.append(np.concatenate([np.arange(cut), np.arange(LENGTH - cut)]))
+    return next_tokens(packed_rows(np.stack(tokens), np.stack(positions)), np.stack(targets))
+
+
+def settings_of(accumulate: int, optimiser: Literal["adamw", "muon"], recompute: bool) -> TrainSettings:
+    return TrainSettings(
+        rows=1, length=LENGTH, accumulate=accumulate, optimiser=optimiser, recompute=recompute
+    )
+
+
+def alone(config: ModelConfig, settings: TrainSettings, replicas: int) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of each step of the one-process loop on the same rows, in float32."""
+    model = fresh_model(config, 0)
+    optimiser, trainee, found = Optimiser(model, settings), Trainee(model, False, False), []
+    for step in range(STEPS):
+        each = settings.step_rows * replicas
+        parts = [rows(step * each + i, 1) for i in range(each)]
+        loss, _, _ = _gradient(trainee, optimiser, parts, lambda: 0.0, False)
+        found.append((loss, optimiser.step(1.0)))
+    return found
+
+
+def on_mesh(
+    config: ModelConfig, settings: TrainSettings, shape: Shape, rank: int
+) -> list[tuple[float, float]]:
+    """The same on this rank of a mesh."""
+    check(config, shape, settings)
+    model = RankModel(config, settings, make_mesh(shape, rank))
+    shard(model, "cpu", torch.float32)
+    take(model, fresh_model(config, 0).state_dict())
+    optimiser, found = ShardedOptimiser(model, settings), []
+    for step in range(STEPS):
+        feeds = step_feeds(rows, step, settings, model.mesh, config.mtp)
+        told = gradient(model, optimiser, feeds, torch.float32)
+        move(optimiser, told, 1.0, settings.clip)
+        found.append((told.loss.item(), told.norm.item()))
+    return found
+
+
+def losses(place: str, cases: list[tuple[str, str, *tuple[Any, ...]]]) -> None:
+    """Work of a rank: each case (model, mesh, accumulate, optimiser, recompute), on all ranks."""
+    ranks = {parse_mesh(mesh).ranks for _, mesh, *_ in cases}
+    assert len(ranks) == 1
+    with joined(parse_mesh(cases[0][1]), "cpu") as rank:
+        found = []
+        for name, mesh, *rest in cases:
+            found.append(on_mesh(CONFIGS[name], settings_of(*rest), parse_mesh(mesh), rank))
+            dist.barrier()
+        (Path(place) / f"{rank}.json").write_text(json.dumps(found))
