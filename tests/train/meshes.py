@@ -4,13 +4,16 @@ A group of processes is started once and does all the checks of a file; each wri
 """
 
 import json
-from dataclasses import replace
+import resource
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile
 
 from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
 from mythos.train.batch import Batch, next_tokens, packed_rows
@@ -19,6 +22,7 @@ from mythos.train.loop import _gradient
 from mythos.train.optim import Optimiser
 from mythos.train.parallel.feed import step_feeds
 from mythos.train.parallel.launch import joined
+from mythos.train.parallel.measure import measure
 from mythos.train.parallel.mesh import Shape, check, make_mesh, parse_mesh
 from mythos.train.parallel.model import RankModel, shard, take
 from mythos.train.parallel.optim import ShardedOptimiser
@@ -98,6 +102,61 @@ def on_mesh(
         told = gradient(model, optimiser, feeds, torch.float32)
         move(optimiser, told, 1.0, settings.clip)
         found.append((told.loss.item(), told.norm.item()))
+    return found
+
+
+# bf16, in sizes that the grouped product takes.
+WIDE = replace(DENSE, vocab=512, width=128, heads=4, kv_heads=2, head_dim=32, ffn=256, layers=4)
+MEASURED = {
+    "dense": WIDE,
+    "tied": replace(WIDE, tied=True),
+    "moe": replace(WIDE, moe=MoEConfig(routed=8, top_k=2, width=64, shared=1, bias=True), dense_layers=(0,)),
+    "mla": replace(
+        WIDE,
+        kv_heads=4,
+        head_dim=24,
+        qk_norm=False,
+        mtp=1,
+        mla=MLAConfig(kv_rank=32, nope_dim=16, rope_dim=8, value_dim=16, q_rank=48),
+        moe=MoEConfig(routed=8, top_k=4, width=64, score="sigmoid", groups=2, top_groups=1, latent=64),
+        dense_layers=(0,),
+    ),
+}
+
+
+def measured_settings(shape: Shape, recompute: bool) -> TrainSettings:
+    return TrainSettings(rows=2, length=256, accumulate=shape.pp, recompute=recompute)
+
+
+def measured(place: str, cases: list[tuple[str, str, bool]]) -> None:
+    """Work of a rank: a step of each case, over real tensors, and what gloo itself says that it sent."""
+    with joined(parse_mesh(cases[0][1]), "cpu") as rank:
+        found = []
+        for name, mesh, recompute in cases:
+            shape = parse_mesh(mesh)
+            settings = measured_settings(shape, recompute)
+            ours = make_mesh(shape, rank)
+            with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+                one = measure(MEASURED[name], settings, ours, torch.bfloat16)
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            trace = Path(place) / f"{rank}.profile"
+            profiled.export_chrome_trace(str(trace))
+            found.append({"step": asdict(one), "resident": resident, "gloo": _by_gloo(trace)})
+            dist.barrier()
+        (Path(place) / f"{rank}.json").write_text(json.dumps(found))
+
+
+_WIDTHS = {"float": 4, "c10::BFloat16": 2, "long int": 8, "double": 8}
+
+
+def _by_gloo(trace: Path) -> dict[str, int]:
+    """Bytes of the tensors that each kind of gloo's own collectives was given."""
+    found: dict[str, int] = {}
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event.get("name", "").startswith("gloo:"):
+            args = event["args"]
+            for size, kind in zip(args["Input Dims"], args["Input type"], strict=True):
+                found[event["name"]] = found.get(event["name"], 0) + prod(size) * _WIDTHS[kind]
     return found
 
 

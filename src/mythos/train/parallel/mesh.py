@@ -78,16 +78,16 @@ DIMENSIONS = tuple(field.name for field in fields(Shape))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
-    """The groups that one rank is in, by the names of `GROUPS`; `ends`: the first and last pipeline rank."""
+    """The groups that one rank is in, by the names of `GROUPS`; `ends`: the first and last pipeline rank.
+
+    `sharded`: the one-dimensional meshes that FSDP wants.
+    """
 
     shape: Shape
     rank: int
     at: Shape
     groups: Mapping[str, dist.ProcessGroup]
-
-    def device_mesh(self, group: str, device: str) -> DeviceMesh:
-        """The one-dimensional mesh over a group that FSDP wants."""
-        return DeviceMesh.from_group(self.groups[group], device, mesh_dim_names=(group,))
+    sharded: Mapping[str, DeviceMesh]
 
     def neighbour(self, step: int) -> int:
         """The rank before (-1) or behind (1) this one in the pipeline."""
@@ -108,7 +108,7 @@ def parse_mesh(text: str) -> Shape:
     return Shape(**found)
 
 
-def make_mesh(shape: Shape, rank: int) -> Mesh:
+def make_mesh(shape: Shape, rank: int, device: str = "cpu") -> Mesh:
     """Makes the groups of this rank in a running process group of `shape.ranks` ranks."""
     members = {name: shape.among(rank, dimensions) for name, dimensions in GROUPS.items()}
     if shape.pp > 1:
@@ -125,7 +125,11 @@ def make_mesh(shape: Shape, rank: int) -> Mesh:
             made[key] = group
         if ranks:
             groups[name] = made[key]
-    return Mesh(shape, rank, shape.at(rank), groups)
+    sharded = {
+        name: DeviceMesh.from_group(groups[name], device, mesh_dim_names=(name,))
+        for name in ("data", "expert")
+    }
+    return Mesh(shape, rank, shape.at(rank), groups, sharded)
 
 
 def layout(shape: Shape, settings: TrainSettings) -> Layout:

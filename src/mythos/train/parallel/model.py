@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from mythos.model.moe import Experts, MoE
+from mythos.model.moe import Experts, MoE, Router
 from mythos.model.rope import rotations
 from mythos.model.transformer import Block, Prediction, Transformer, initial
 from mythos.plan.layout import rank_layers
@@ -109,13 +109,12 @@ class RankModel(nn.Module):
         tokens in nats, summed, with that of prediction modules and without.
         """
         rotation = rotations(feed.positions_T, self.frequencies_R, self.rope_scale)
-        if x_TD is None:
-            x_TD = self.embed(feed.tokens_T)
+        y_TD: Tensor = self.embed(feed.tokens_T) if x_TD is None else x_TD
         for layer in self.own:
-            x_TD = self._through(self.layers[layer], x_TD, rotation, feed)
+            y_TD = self._through(self.layers[layer], y_TD, rotation, feed)
         if not self.last:
-            return x_TD, x_TD.new_zeros(())
-        y_TD: Tensor = self.norm(x_TD)
+            return y_TD, y_TD.new_zeros(())
+        y_TD = self.norm(y_TD)
         loss = self._loss(y_TD, feed.targets_T, feed.weights_T)
         told = loss.detach()
         for module, ahead in zip(self.mtp, feed.ahead, strict=True):
@@ -168,21 +167,36 @@ def _cut(model: nn.Module, mesh: Mesh) -> dict[str, Box]:
     return boxes
 
 
+def in_memory(module: nn.Module, device: str, dtype: torch.dtype) -> None:
+    """Gives the parameters that are on `meta` memory, not yet written; buffers are zero."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                exact = torch.float32 if isinstance(part, Router) else dtype
+                tensor = torch.empty(parameter.shape, dtype=exact, device=device)
+                setattr(part, name, nn.Parameter(tensor))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.zeros(buffer.shape, dtype=buffer.dtype, device=device))
+
+
 def shard(model: RankModel, device: str, compute: torch.dtype = torch.bfloat16) -> None:
-    """Puts the model, still on `meta`, under FSDP2 and on the device, its memory not yet written.
+    """Puts the model, still on `meta`, under FSDP2 and on the device, its memory not yet written. One block
+    at a time is there whole.
 
     Masters and gradients are float32, and sharded; what is computed with is gathered block by block in
     `compute`, routers in float32. Gradients are summed, not averaged.
     """
     mesh = model.mesh
-    data, expert = mesh.device_mesh("data", device), mesh.device_mesh("expert", device)
+    data, expert = mesh.sharded["data"], mesh.sharded["expert"]
     policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
     exact = MixedPrecisionPolicy(torch.float32, torch.float32, cast_forward_inputs=False)
     for block in model.blocks():
+        in_memory(block, device, torch.float32)
         if isinstance(block.mlp, MoE):
             fully_shard(block.mlp.gate, mesh=data, mp_policy=exact, reshard_after_forward=True)
             fully_shard(block.mlp.experts, mesh=expert, mp_policy=policy, reshard_after_forward=True)
         fully_shard(block, mesh=data, mp_policy=policy, reshard_after_forward=True)
+    in_memory(model, device, torch.float32)
     fully_shard(model, mesh=data, mp_policy=policy, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -191,9 +205,6 @@ def shard(model: RankModel, device: str, compute: torch.dtype = torch.bfloat16) 
     for name in local_parameters(model):
         group = mesh.groups["expert" if name.endswith(EXPERTS) else "data"]
         model.boxes[name] = model.boxes[name].part(0, group.size(), dist.get_rank(group))
-    model.to_empty(device=device)
-    for buffer in model.buffers():
-        buffer.zero_()
 
 
 def local_parameters(model: RankModel) -> dict[str, Tensor]:

@@ -63,12 +63,12 @@ def move(optimiser: ShardedOptimiser, told: Told, factor: float, clip: float) ->
 
 
 @torch.no_grad()
-def rebalance(model: RankModel, balance: bool) -> float | None:
+def rebalance(model: RankModel) -> Tensor | None:
     """Moves the selection biases as `mythos.train.balance.rebalance` does for `bias`; the busiest expert's
     load over the mean in this step, in this pipeline rank's worst layer.
     """
     routers = [module for module in model.modules() if isinstance(module, CountingRouter)]
-    if not routers or not balance:
+    if not routers:
         return None
     loads = []
     for router in routers:
@@ -83,4 +83,4 @@ def rebalance(model: RankModel, balance: bool) -> float | None:
     for router, load_E in zip(routers, load_LE, strict=True):
         if router.e_score_correction_bias is not None:
             router.e_score_correction_bias += BIAS_RATE * torch.sign(load_E.mean() - load_E)
-    return (load_LE.amax(-1) / load_LE.mean(-1)).max().item()
+    return (load_LE.amax(-1) / load_LE.mean(-1)).max()
