@@ -4,7 +4,9 @@ A group of processes is started once and does all the checks of a file; each wri
 """
 
 import json
+import os
 import resource
+import signal
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
@@ -15,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
+from mythos.records.keyring import Keyring
 from mythos.spec.config import MLAConfig, ModelConfig, MoEConfig
-from mythos.train.batch import Batch, next_tokens, packed_rows
+from mythos.train.batch import Batch, Batches, next_tokens, packed_rows
 from mythos.train.forward import Trainee
 from mythos.train.loop import _gradient
 from mythos.train.optim import Optimiser
@@ -26,6 +29,7 @@ from mythos.train.parallel.measure import measure
 from mythos.train.parallel.mesh import Shape, check, make_mesh, parse_mesh
 from mythos.train.parallel.model import RankModel, shard, take
 from mythos.train.parallel.optim import ShardedOptimiser
+from mythos.train.parallel.run import train_on_mesh
 from mythos.train.parallel.step import gradient, move
 from mythos.train.settings import TrainSettings
 from mythos.train.weights import fresh_model
@@ -170,3 +174,48 @@ def losses(place: str, cases: list[tuple[str, str, *tuple[Any, ...]]]) -> None:
             found.append(on_mesh(CONFIGS[name], settings_of(*rest), parse_mesh(mesh), rank))
             dist.barrier()
         (Path(place) / f"{rank}.json").write_text(json.dumps(found))
+
+
+TRAINED, EVERY = 6, 2
+
+
+def keyring() -> Keyring:
+    """A key that is no secret."""
+    return Keyring("test", lambda key, context: context.encode() + key, _unwrap)
+
+
+def _unwrap(wrapped: bytes, context: str) -> bytes | None:
+    about = context.encode()
+    return wrapped[len(about) :] if wrapped.startswith(about) else None
+
+
+def trained(place: str, cases: list[tuple[str, str, int, str, int]]) -> None:
+    """Work of a rank: trains each case (run, mesh, accumulate, model, steps) in the directory `run`."""
+    with joined(parse_mesh(cases[0][1]), "cpu") as rank:
+        for run, mesh, accumulate, name, steps in cases:
+            _train(Path(place) / run, mesh, accumulate, name, steps, rank, rows)
+            dist.barrier()
+
+
+def interrupted(place: str, run: str) -> None:
+    """Work of a rank: trains, and at its first start the last rank is killed in the fifth step."""
+    killed = Path(place) / "killed"
+
+    def batches(first: int, count: int) -> Batch:
+        if os.environ["RANK"] == "1" and first >= 8 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows(first, count)
+
+    with joined(Shape(dp=2), "cpu") as rank:
+        _train(Path(place) / run, "dp=2", 1, "moe", TRAINED, rank, batches)
+
+
+def _train(run: Path, mesh: str, accumulate: int, name: str, steps: int, rank: int, batches: Batches) -> None:
+    shape = parse_mesh(mesh)
+    settings = replace(settings_of(accumulate, "muon" if name == "moe" else "adamw", False), balance="bias")
+    found = train_on_mesh(
+        run, keyring(), CONFIGS[name], settings, shape, rank, batches, TRAINED, EVERY, {}, "cpu",
+        torch.float32, until=steps,
+    )  # fmt: skip
+    (run / f"{rank}-{mesh}.json").write_text(json.dumps([(step.step, step.loss) for step in found]))

@@ -11,7 +11,7 @@ from mythos.plan.page import Section, page
 from mythos.plan.svg import stacked
 from mythos.spec.load import load_family
 from mythos.train.parallel.mesh import Shape, parse_mesh
-from mythos.train.parallel.trace import Link, Traced, distinct_ranks, links, trace_rank, trace_settings
+from mythos.train.parallel.trace import Link, Traced, distinct_ranks, links, trace_ranks, trace_settings
 
 GIB = 1 << 30
 
@@ -34,11 +34,12 @@ def run_trace(
     settings = trace_settings(shape, *step)
     found: list[tuple[Traced, list[Link]]] = []
     ranks = distinct_ranks(shape) if all_distinct else [rank or 0]
-    for one in ranks:
-        traced = trace_rank(tier.config, shape, settings, one, streams)
+    for traced in trace_ranks(tier.config, shape, settings, ranks, streams):
         found.append((traced, links(traced, shape, part)))
         if all_distinct:
-            note(f"rank {one}, pipeline rank {traced.place.pp}: {_gib(traced.step.peak)} GiB at the peak")
+            note(
+                f"rank {traced.rank}, pipeline rank {traced.place.pp}: {_gib(traced.step.peak)} GiB at the peak"
+            )
     title = f"{family.name}/{tier.name} on {shape.ranks:,} {part.name} ({shape})"
     if html is not None:
         html.write_text(_report(title, found, part))

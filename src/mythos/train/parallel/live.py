@@ -81,7 +81,7 @@ class Live(TorchDispatchMode):
             return NotImplemented  # it comes again, in local tensors
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        self.watch(tree_leaves((out, args)))
+        self.watch((out,) if isinstance(out, Tensor) else tree_leaves(out))
         if func is torch.ops.fsdp.split_with_sizes_copy.default:
             for tensor in kwargs["out"]:
                 self._note(tensor.untyped_storage(), True)

@@ -1,6 +1,6 @@
 """A training step of one rank: forward and backward, then what all ranks have to know, then the move."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,13 +16,10 @@ from mythos.train.parallel.pipeline import run_step
 
 
 class Told(NamedTuple):
-    """What every rank knows of a step: nats per target, the gradient's norm before clipping, and the sum over
-    the ranks of what each put in as `vote`.
-    """
+    """What every rank knows of a step: nats per target, and the gradient's norm before clipping."""
 
     loss: Tensor
     norm: Tensor
-    votes: Tensor
 
 
 @torch.no_grad()
@@ -43,18 +40,18 @@ def gradient(
     optimiser: ShardedOptimiser,
     feeds: Sequence[Feed],
     compute: torch.dtype,
-    vote: float = 0.0,
+    before_telling: Callable[[], None] | None = None,
 ) -> Told:
-    """Puts a step's gradient into the optimiser."""
+    """Puts a step's gradient into the optimiser; by then `before_telling` has returned on all ranks."""
     count = targets(feeds, model)
     total = run_step(model, feeds, count, compute)
     squares = optimiser.collect()
     speaks = model.last and model.mesh.at.tp == 0
-    told = torch.stack(
-        [total / count if speaks else torch.zeros_like(squares), squares, torch.full_like(squares, vote)]
-    )
+    told = torch.stack([total / count if speaks else torch.zeros_like(squares), squares])
+    if before_telling is not None:
+        before_telling()
     dist.all_reduce(told)
-    return Told(told[0], told[1].sqrt(), told[2])
+    return Told(told[0], told[1].sqrt())
 
 
 def move(optimiser: ShardedOptimiser, told: Told, factor: float, clip: float) -> None:

@@ -5,11 +5,15 @@ returns at once. So bytes, collectives and FLOPs are exact for this code on thes
 """
 
 import gc
+import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 
 import torch
 import torch.distributed as dist
@@ -19,7 +23,7 @@ from mythos.plan.hardware import Hardware
 from mythos.plan.memory import RankMemory, memory, needed
 from mythos.spec.config import ModelConfig, untrained_parts
 from mythos.train.parallel.decode import Decoded, measure_decode
-from mythos.train.parallel.measure import Measured, Sent, measure, on_wire
+from mythos.train.parallel.measure import Measured, measure, on_wire
 from mythos.train.parallel.mesh import GROUPS, Shape, check, make_mesh
 from mythos.train.settings import TrainError, TrainSettings
 
@@ -93,6 +97,20 @@ def trace_rank(
     return Traced(rank, shape.at(rank), step, planned, decode, time.monotonic() - began, held)
 
 
+def trace_ranks(
+    config: ModelConfig, shape: Shape, settings: TrainSettings, ranks: Sequence[int], streams: int = 64
+) -> Iterator[Traced]:
+    """`trace_rank` of each, in order, in as many processes as there are processors."""
+    if len(ranks) == 1:
+        yield trace_rank(config, shape, settings, ranks[0], streams)
+        return
+    check(config, shape, settings)
+    work = partial(trace_rank, config, shape, settings, streams=streams)
+    workers = min(len(ranks), len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(work, ranks)
+
+
 def check_traceable(config: ModelConfig, shape: Shape) -> None:
     """TrainError when the model has parts without tensors, or experts that the grouped product does not
     take.
@@ -154,6 +172,3 @@ def _fake_job(ranks: int, rank: int) -> Iterator[None]:
     finally:
         dist.destroy_process_group()
         gc.collect()
-
-
-__all__ = ["Sent", "Traced", "distinct_ranks", "links", "trace_rank", "trace_settings"]
