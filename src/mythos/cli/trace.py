@@ -37,9 +37,8 @@ def run_trace(
     for traced in trace_ranks(tier.config, shape, settings, ranks, streams):
         found.append((traced, links(traced, shape, part)))
         if all_distinct:
-            note(
-                f"rank {traced.rank}, pipeline rank {traced.place.pp}: {_gib(traced.step.peak)} GiB at the peak"
-            )
+            peak = _gib(traced.step.peak)
+            note(f"rank {traced.rank}, pipeline rank {traced.place.pp}: {peak} GiB at the peak")
     title = f"{family.name}/{tier.name} on {shape.ranks:,} {part.name} ({shape})"
     if html is not None:
         html.write_text(_report(title, found, part))
