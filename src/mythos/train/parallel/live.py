@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -77,6 +78,8 @@ class Live(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked for all the time; nothing is made
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it comes again, in local tensors
         kwargs = kwargs or {}
@@ -96,6 +99,14 @@ class Live(TorchDispatchMode):
             size = sum(tensor.nbytes for tensor in tree_leaves(args[place]))
             self.collectives[Collective(kind, group.group_name, size)] += 1
         return out
+
+    def repeat(self, begun: "tuple[int, Counter[Collective]]", ran: int, times: int) -> None:
+        """Counts what was multiplied and sent since `begun`, (flops, collectives) then, as if it had run
+        `times` times instead of `ran` times.
+        """
+        self.flops = begun[0] + _scaled(self.flops - begun[0], ran, times)
+        for one, calls in (self.collectives - begun[1]).items():
+            self.collectives[one] = begun[1][one] + _scaled(calls, ran, times)
 
     def watch(self, found: Iterable[Any]) -> None:
         """Counts the storages of these tensors from now on."""
@@ -127,6 +138,11 @@ class Live(TorchDispatchMode):
         self._resized += gathered
         if self.now > self.peak:
             self.peak, self.gathered = self.now, self._resized
+
+
+def _scaled(count: int, ran: int, times: int) -> int:
+    assert count % ran == 0, "repetitions differ"
+    return count // ran * times
 
 
 def _summed(x: Tensor, out: Tensor) -> int:

@@ -12,10 +12,11 @@ import torch.distributed as dist
 from mythos.spec.config import ModelConfig
 from mythos.train.parallel.feed import even_feed
 from mythos.train.parallel.live import Live, bytes_of
-from mythos.train.parallel.mesh import Mesh
+from mythos.train.parallel.mesh import Mesh, Shape
 from mythos.train.parallel.model import RankModel, local_parameters, shard
 from mythos.train.parallel.optim import ShardedOptimiser
-from mythos.train.parallel.step import gradient, move, rebalance
+from mythos.train.parallel.pipeline import run_step
+from mythos.train.parallel.step import move, rebalance, targets, tell
 from mythos.train.settings import TrainSettings
 
 
@@ -58,9 +59,14 @@ class Measured:
         return self.parameters + self.optimizer + self.buffers
 
 
-def measure(config: ModelConfig, settings: TrainSettings, mesh: Mesh, compute: torch.dtype) -> Measured:
-    """Builds the rank's share, its memory unwritten, and runs one step of `settings.accumulate` micro-batches
-    on CPU tensors, fake ones under a FakeTensorMode.
+def measure(
+    config: ModelConfig, settings: TrainSettings, mesh: Mesh, compute: torch.dtype, parts: int
+) -> Measured:
+    """Builds the rank's share, its memory unwritten, and runs one step on CPU tensors, fake ones under a
+    FakeTensorMode.
+
+    Of the `settings.accumulate` micro-batches `parts` run. All take the same, so FLOPs and collectives are
+    told as of all; the peak is that of all when `parts` are no fewer than `enough`.
     """
     model = RankModel(config, settings, mesh, even=True)
     shard(model, "cpu", compute)
@@ -73,7 +79,12 @@ def measure(config: ModelConfig, settings: TrainSettings, mesh: Mesh, compute: t
         optimiser.started()
         optimizer = live.now - before
         one = even_feed(settings, mesh, config.mtp, config.vocab)
-        told = gradient(model, optimiser, [one] * settings.accumulate, compute)
+        feeds = [one] * parts
+        count = targets(feeds, model)
+        begun = live.flops, live.collectives.copy()
+        total = run_step(model, feeds, count, compute)
+        live.repeat(begun, parts, settings.accumulate)
+        told = tell(model, optimiser, total, count)
         gradients = bytes_of(m.grad for m in optimiser.masters.values() if m.grad is not None)
         move(optimiser, told, 1.0, settings.clip)
         rebalance(model)
@@ -89,6 +100,13 @@ def measure(config: ModelConfig, settings: TrainSettings, mesh: Mesh, compute: t
         flops=live.flops,
         sent=sent(live, mesh),
     )
+
+
+def enough(shape: Shape, place: Shape, parts: int) -> int:
+    """So many of a step's micro-batches reach its peak: as many as a pipeline rank ever has in flight, and
+    one more, which finds gradients there.
+    """
+    return min(parts, shape.pp - place.pp + 1)
 
 
 def sent(live: Live, mesh: Mesh) -> tuple[Sent, ...]:

@@ -44,7 +44,17 @@ def gradient(
 ) -> Told:
     """Puts a step's gradient into the optimiser; by then `before_telling` has returned on all ranks."""
     count = targets(feeds, model)
-    total = run_step(model, feeds, count, compute)
+    return tell(model, optimiser, run_step(model, feeds, count, compute), count, before_telling)
+
+
+def tell(
+    model: RankModel,
+    optimiser: ShardedOptimiser,
+    total: Tensor,
+    count: Tensor,
+    before_telling: Callable[[], None] | None = None,
+) -> Told:
+    """The second half of `gradient`, after `run_step` gave `total`."""
     squares = optimiser.collect()
     speaks = model.last and model.mesh.at.tp == 0
     told = torch.stack([total / count if speaks else torch.zeros_like(squares), squares])

@@ -23,7 +23,7 @@ from mythos.plan.hardware import Hardware
 from mythos.plan.memory import RankMemory, memory, needed
 from mythos.spec.config import ModelConfig, untrained_parts
 from mythos.train.parallel.decode import Decoded, measure_decode
-from mythos.train.parallel.measure import Measured, measure, on_wire
+from mythos.train.parallel.measure import Measured, enough, measure, on_wire
 from mythos.train.parallel.mesh import GROUPS, Shape, check, make_mesh
 from mythos.train.settings import TrainError, TrainSettings
 
@@ -90,7 +90,9 @@ def trace_rank(
     with _fake_job(shape.ranks, rank):
         mesh = make_mesh(shape, rank)  # torch reads the ranks of it, so they are no fake tensors
         with FakeTensorMode():
-            step = measure(config, settings, mesh, torch.bfloat16)
+            step = measure(
+                config, settings, mesh, torch.bfloat16, enough(shape, mesh.at, settings.accumulate)
+            )
             decode = measure_decode(config, settings, mesh, streams)
     planned = memory(config, layout).ranks[shape.at(rank).pp]
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
