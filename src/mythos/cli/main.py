@@ -145,6 +145,39 @@ def build(
 
 
 @app.command()
+def trace(
+    family: FamilyArgument,
+    mesh: Annotated[
+        str, typer.Option(metavar="pp=..,dp=..,ep=..,cp=..,tp=..", help="What is left out is 1.")
+    ],
+    tier: Annotated[str | None, typer.Option(help="Default: the largest.", autocompletion=tiers_of)] = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="Default: 0.")] = None,
+    all_distinct: Annotated[
+        bool, typer.Option("--all-distinct", help="The first rank of every pipeline rank.")
+    ] = False,
+    hardware: Annotated[str, typer.Option(help="The accelerator, as GB300 or H100.")] = "GB300",
+    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a row.")] = 4096,
+    rows: Annotated[int, typer.Option(min=1, help="Of a micro-batch.")] = 1,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a replica in a step. Default: as many as the pipeline has ranks."),
+    ] = None,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Keep nothing inside a block.")] = False,
+    muon: Annotated[bool, typer.Option("--muon", help="Muon for the matrices instead of AdamW.")] = False,
+    streams: Annotated[int, typer.Option(min=1, help="Of the decode step, on each rank.")] = 64,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the ranks, in one file that needs no network.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """What a rank of a mesh holds, sends and computes in a step: the training code on fake tensors."""
+    from mythos.cli.trace import run_trace
+
+    step = (sequence, rows, micro_batches, recompute, "muon" if muon else "adamw")
+    return run_trace(family, tier, mesh, rank, all_distinct, hardware, step, streams, html)
+
+
+@app.command()
 def sweep(
     family: FamilyArgument = "nano",
     budgets: Annotated[

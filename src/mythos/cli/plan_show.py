@@ -32,7 +32,7 @@ def run_show(
     seed: int,
 ) -> int:
     family = load_family(family_name)
-    tier = _tier(family, tier_name)
+    tier = tier_of(family, tier_name)
     asked = None if budget is None else parse_budget(budget)
     plan = _plan(tier, part_name, accelerators, asked, assume, seed)
     if html is not None:
@@ -63,7 +63,7 @@ def run_compare(
         family, _, tier = (
             spec.rpartition("/") if "/" in spec and not spec.endswith(".toml") else (spec, "", "")
         )
-        found = _tier(load_family(family), tier or None)
+        found = tier_of(load_family(family), tier or None)
         plans.append(_plan(found, part or part_name, accelerators, asked, assume, seed))
     first, second = plans
     rows = compare(first, second, seed=seed)
@@ -174,7 +174,7 @@ def _plan(
     )
 
 
-def _tier(family: Family, name: str | None) -> Tier:
+def tier_of(family: Family, name: str | None) -> Tier:
     """The tier of that name; without one the last, which is the largest."""
     if name is None:
         return family.tiers[-1]

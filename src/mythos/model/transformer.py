@@ -9,6 +9,7 @@ latent attention looks into one.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,13 +149,22 @@ class Transformer(nn.Module):
         Every parameter is written, so that a model built on `meta` and moved by `to_empty` starts whole.
         """
         for name, parameter in self.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-            elif name.endswith(".bias"):
-                parameter.zero_()
-            else:
-                residual = name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj"))
-                scale = std / (2 * self.config.layers) ** 0.5 if residual else std
+            kind, scale = initial(name, self.config.layers, std)
+            if kind == "normal":
                 parameter.normal_(0.0, scale, generator=generator)
+            else:
+                parameter.fill_(scale)
         for buffer in self.buffers():
             buffer.zero_()
+
+
+def initial(name: str, layers: int, std: float = 0.02) -> tuple[Literal["constant", "normal"], float]:
+    """How the parameter `name` of a model of so many layers begins: with one value, or normal with
+    this deviation.
+    """
+    if name.endswith("norm.weight"):
+        return "constant", 1.0
+    if name.endswith(".bias"):
+        return "constant", 0.0
+    residual = name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj"))
+    return "normal", std / (2 * layers) ** 0.5 if residual else std

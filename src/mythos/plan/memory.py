@@ -79,6 +79,13 @@ _FRAGMENTATION = 0.04  # of the peak
 _BUFFER_BYTES = 0.41e9  # a 7B test of Megatron-LM held 20.66 GB between steps, of which 20.25 are states
 
 
+def needed(allocated: float) -> float:
+    """What an accelerator must have free for so many bytes at the peak: runtime and fragmentation beside
+    them.
+    """
+    return allocated + _OUTSIDE_BYTES + _FRAGMENTATION * allocated
+
+
 def memory(config: ModelConfig, layout: Layout, kernels: Kernels | None = None) -> Memory:
     """The memory of every pipeline rank; PlanError when model and layout do not fit each other."""
     check(config, layout)

@@ -25,7 +25,7 @@ def packed_attend(starts_RL: Tensor) -> Attend:
         q, k, v = (t.unflatten(0, (rows, length)) for t in (q_THK, k_TGK, v_TGK))
         if not torch.is_grad_enabled():
             return _forward_only(q, k, v, starts_RL).flatten(0, 1)
-        return PackedAttention.apply(q, k, v, starts_RL).flatten(0, 1)
+        return PackedAttention.apply(q, k, v, starts_RL, 0).flatten(0, 1)
 
     return attend
 
@@ -33,24 +33,27 @@ def packed_attend(starts_RL: Tensor) -> Attend:
 class PackedAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(K)) v within each document, tile by tile; scores are never whole.
 
+    Keys and values begin at the row's beginning, the queries (and their starts) at its token `first`.
     The forward keeps the log-sum-exp of each row, the backward makes the scores again from it
     (FlashAttention-2, arXiv 2307.08691, section 3.1). torch's own backward on CPU takes over twice the time
     of these products.
     """
 
     @staticmethod
-    def forward(ctx, q_RLHK: Tensor, k_RLGK: Tensor, v_RLGV: Tensor, starts_RL: Tensor) -> Tensor:
+    def forward(ctx, q_RLHK: Tensor, k_RLGK: Tensor, v_RLGV: Tensor, starts_RL: Tensor, first: int) -> Tensor:
         shape = q_RLHK.shape
         q, k, v = _by_group(q_RLHK, k_RLGK.shape[2]), _heads_first(k_RLGK), _heads_first(v_RLGV)
         outs, lses = [], []
         for start, end in _tiles(shape[1]):
-            s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
+            seen = first + end
+            s_BQL = _scores(q[:, :, start:end], k[:, :seen], starts_RL[:, start:end], first + start)
             lse_BQ = s_BQL.logsumexp(-1)
             p_BQL = (s_BQL - lse_BQ[..., None]).exp().to(v.dtype)
-            outs.append(torch.bmm(p_BQL, v[:, :end]).unflatten(1, (-1, end - start)))
+            outs.append(torch.bmm(p_BQL, v[:, :seen]).unflatten(1, (-1, end - start)))
             lses.append(lse_BQ)
         out = torch.cat(outs, 2)
         ctx.save_for_backward(q, k, v, out, torch.cat(lses, 1), starts_RL)
+        ctx.first = first
         return _ungroup(out, (*shape[:-1], v.shape[-1]))
 
     @staticmethod
@@ -70,19 +73,21 @@ class PackedAttention(torch.autograd.Function):
             rows = heads * (end - start)
             lse_BQ = lse[:, at : at + rows]
             at += rows
-            s_BQL = _scores(q[:, :, start:end], k[:, :end], starts_RL, start, end)
+            seen = ctx.first + end
+            s_BQL = _scores(q[:, :, start:end], k[:, :seen], starts_RL[:, start:end], ctx.first + start)
             p_BQL = (s_BQL - lse_BQ[..., None]).exp()
-            dp_BQL = torch.bmm(g_BQV, v[:, :end].transpose(1, 2)).float()
+            dp_BQL = torch.bmm(g_BQV, v[:, :seen].transpose(1, 2)).float()
             delta_BQ = (g_BQV.float() * o_BQV.float()).sum(-1)
             ds_BQL = (p_BQL * (dp_BQL - delta_BQ[..., None]) * scale).to(q.dtype)
-            dv[:, :end] += torch.bmm(p_BQL.to(q.dtype).transpose(1, 2), g_BQV)
-            dk[:, :end] += torch.bmm(ds_BQL.transpose(1, 2), q_BQK)
-            dq.append(torch.bmm(ds_BQL, k[:, :end]).unflatten(1, (heads, -1)))
+            dv[:, :seen] += torch.bmm(p_BQL.to(q.dtype).transpose(1, 2), g_BQV)
+            dk[:, :seen] += torch.bmm(ds_BQL.transpose(1, 2), q_BQK)
+            dq.append(torch.bmm(ds_BQL, k[:, :seen]).unflatten(1, (heads, -1)))
         rows_of = starts_RL.shape[0]
         return (
             _ungroup(torch.cat(dq, 2), (*shape[:-1], q.shape[-1])),
             _tokens_first(dk.to(k.dtype), rows_of),
             _tokens_first(dv.to(v.dtype), rows_of),
+            None,
             None,
         )
 
@@ -100,14 +105,16 @@ def _tiles(length: int) -> list[tuple[int, int]]:
     return [(start, min(start + TILE, length)) for start in range(0, length, TILE)]
 
 
-def _scores(q_BNQK: Tensor, k_BLK: Tensor, starts_RL: Tensor, start: int, end: int) -> Tensor:
-    """(B, N * Q, end) fp32 scores of the tile, minus infinity where a token may not look."""
+def _scores(q_BNQK: Tensor, k_BLK: Tensor, starts_RQ: Tensor, first: int) -> Tensor:
+    """(B, N * Q, L) fp32 scores of a tile whose queries begin at `first` and end with the keys, minus
+    infinity where a token may not look.
+    """
     s_BQL = torch.bmm(q_BNQK.flatten(1, 2), k_BLK.transpose(1, 2)).float() * q_BNQK.shape[-1] ** -0.5
-    rows, groups, heads = starts_RL.shape[0], k_BLK.shape[0] // starts_RL.shape[0], q_BNQK.shape[1]
-    keys_L = torch.arange(end, device=k_BLK.device)
-    queries_Q = torch.arange(start, end, device=k_BLK.device)
-    seen_RQL = (keys_L <= queries_Q[:, None]) & (keys_L >= starts_RL[:, start:end, None])
-    s = s_BQL.view(rows, groups, heads, end - start, end)
+    rows, groups, heads = starts_RQ.shape[0], k_BLK.shape[0] // starts_RQ.shape[0], q_BNQK.shape[1]
+    keys_L = torch.arange(k_BLK.shape[1], device=k_BLK.device)
+    queries_Q = torch.arange(first, k_BLK.shape[1], device=k_BLK.device)
+    seen_RQL = (keys_L <= queries_Q[:, None]) & (keys_L >= starts_RQ[..., None])
+    s = s_BQL.view(rows, groups, heads, *seen_RQL.shape[1:])
     return s.masked_fill(~seen_RQL[:, None, None], float("-inf")).view_as(s_BQL)
 
 

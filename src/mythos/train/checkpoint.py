@@ -13,8 +13,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,20 @@ class Checkpoint:
 def save(run: Path, keyring: Keyring, checkpoint: Checkpoint) -> None:
     """Makes `checkpoint` the one of `run`, which stays as it was if that fails (CheckpointError)."""
     draft, old = run / f".writing-{NAME}", run / f".replaced-{NAME}"
+    try:
+        recover(run)
+        write(draft, keyring, checkpoint)
+        with writing(run):
+            if (run / NAME).exists():
+                os.rename(run / NAME, old)
+            os.rename(draft, run / NAME)
+            sync(run)
+    finally:
+        recover(run)
+
+
+def write(place: Path, keyring: Keyring, checkpoint: Checkpoint) -> None:
+    """Makes the directory `place` of a checkpoint, sealed with a key of its own (CheckpointError)."""
     tensors = dict(sorted(checkpoint.tensors.items()))
     table = {n: [str(t.dtype).removeprefix("torch."), list(t.shape)] for n, t in tensors.items()}
     state = json.dumps({"facts": checkpoint.facts, "tensors": table}, sort_keys=True).encode()
@@ -58,19 +74,21 @@ def save(run: Path, keyring: Keyring, checkpoint: Checkpoint) -> None:
         "state.json": _parts(memoryview(state)),
         "tensors": [part for t in tensors.values() for part in _parts(_bytes(t))],
     }
-    try:
-        recover(run)
-        draft.mkdir(mode=0o700)
-        with create(draft / "key.json") as out:
+    with writing(place.parent):
+        place.mkdir(mode=0o700)
+        with create(place / "key.json") as out:
             out.write(json.dumps(wrapped).encode())
         for name, parts in contents.items():
-            with create(draft / f"{name}.enc") as out:
+            with create(place / f"{name}.enc") as out:
                 seal(out, AESGCM(key), about, name, parts or [memoryview(b"")])
-        sync(draft)
-        if (run / NAME).exists():
-            os.rename(run / NAME, old)
-        os.rename(draft, run / NAME)
-        sync(run)
+        sync(place)
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Turns what a file system refuses into a CheckpointError."""
+    try:
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "Free some disk space; the run goes on from its last checkpoint."
@@ -78,8 +96,6 @@ def save(run: Path, keyring: Keyring, checkpoint: Checkpoint) -> None:
             f"The checkpoint of {run.name} cannot be written ({error.strerror}).",
             cure if full else f"See that {run} is writable.",
         ) from None
-    finally:
-        recover(run)
 
 
 def recover(run: Path) -> None:
@@ -94,27 +110,61 @@ def recover(run: Path) -> None:
 def load(run: Path, keyring: Keyring) -> Checkpoint | None:
     """The checkpoint of `run`, None when there is none yet; CheckpointError when it is damaged."""
     recover(run)
-    place = run / NAME
-    if not place.exists():
+    if not (run / NAME).exists():
         return None
-    damaged = CheckpointError(
-        f"The checkpoint in {place} is damaged, or sealed with another key.",
-        "Restore the keys, or remove the directory: the run then starts from its beginning.",
-    )
+    opened = open_sealed(run / NAME, keyring)
+    return Checkpoint(opened.facts, opened.read(opened.table))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint whose tensors are not read yet. `table`: name -> (dtype, shape); `about` names it."""
+
+    place: Path
+    facts: Mapping[str, Any]
+    table: Mapping[str, tuple[torch.dtype, list[int]]]
+    about: str
+    key: bytes
+
+    def read(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Some of the tensors; nothing else is decrypted. CheckpointError when they are damaged."""
+        found = {n: torch.empty(s, dtype=d) for n, (d, s) in self.table.items() if n in names}
+        sizes, items, before = [], [], 0
+        for name, (dtype, shape) in self.table.items():
+            parts = _parts(_bytes(found[name])) if name in found else None
+            size = dtype.itemsize * prod(shape)
+            for place, start in enumerate(range(0, size, PART)):
+                if parts is not None:
+                    items.append((len(sizes), before, parts[place]))
+                sizes.append(min(PART, size - start))
+                before += sizes[-1]
+        try:
+            _fill(self.place / "tensors.enc", AESGCM(self.key), self.about, "tensors", sizes or [0], items)
+        except (Torn, OSError):
+            raise _damaged(self.place) from None
+        return found
+
+
+def open_sealed(place: Path, keyring: Keyring) -> Opened:
+    """Opens what `write` made; CheckpointError when it is damaged."""
     try:
         facts = json.loads((place / "key.json").read_bytes())
         about = facts["about"]
         key = keyring.unwrap(base64.b64decode(facts["wrapped"]), _context(about))
         if facts["kek"] != keyring.kek or key is None:
-            raise damaged
+            raise _damaged(place)
         state = json.loads(_read(place / "state.json.enc", AESGCM(key), about, "state.json"))
-        shapes = {name: (DTYPES[dtype], shape) for name, (dtype, shape) in state["tensors"].items()}
-        tensors = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in shapes.items()}
-        parts = [part for tensor in tensors.values() for part in _parts(_bytes(tensor))]
-        _fill(place / "tensors.enc", AESGCM(key), about, "tensors", parts or [memoryview(bytearray())])
+        table = {name: (DTYPES[dtype], shape) for name, (dtype, shape) in state["tensors"].items()}
+        return Opened(place, state["facts"], table, about, key)
     except (Torn, ValueError, KeyError, TypeError, OSError, AttributeError):
-        raise damaged from None
-    return Checkpoint(state["facts"], tensors)
+        raise _damaged(place) from None
+
+
+def _damaged(place: Path) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint in {place} is damaged, or sealed with another key.",
+        "Restore the keys, or remove the directory: the run then starts from its beginning.",
+    )
 
 
 def _context(about: str) -> str:
@@ -134,21 +184,21 @@ def _read(path: Path, key: AESGCM, about: str, name: str) -> bytes:
     if not 0 < size <= MAX_STATE:
         raise Torn
     data = bytearray(size)
-    _fill(path, key, about, name, _parts(memoryview(data)))
+    parts = _parts(memoryview(data))
+    items = [(place, place * PART, part) for place, part in enumerate(parts)]
+    _fill(path, key, about, name, [len(part) for part in parts], items)
     return bytes(data)
 
 
-def _fill(path: Path, key: AESGCM, about: str, name: str, parts: list[memoryview]) -> None:
+def _fill(
+    path: Path, key: AESGCM, about: str, name: str, sizes: list[int], items: list[tuple[int, int, memoryview]]
+) -> None:
+    """Reads the parts that `items` names (index, plain bytes before it, where to) of a file of such parts."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        source = Source(descriptor, [len(part) for part in parts], key, about, name)
+        source = Source(descriptor, sizes, key, about, name)
         if not source.fits():
             raise Torn
-        before = 0
-        items = []
-        for index, part in enumerate(parts):
-            items.append((index, before, part))
-            before += len(part)
         for _ in source.read(items):
             pass
     finally:

@@ -27,7 +27,7 @@ class Optimiser:
         inside = {
             name: master
             for name, master in self.masters.items()
-            if settings.optimiser == "muon" and _inside_block(name)
+            if settings.optimiser == "muon" and inside_block(name)
         }
         self._matrices = {name: master for name, master in inside.items() if master.dim() == 2}
         self._momenta = {n: torch.zeros_like(master) for n, master in inside.items() if master.dim() == 3}
@@ -116,7 +116,7 @@ class Optimiser:
         return self._muon if self._muon is not None and name in self._matrices else self._adam
 
 
-def _inside_block(name: str) -> bool:
+def inside_block(name: str) -> bool:
     """Whether a parameter is a matrix of a block: neither embedding, head, router nor norm."""
     return name.startswith(("layers.", "mtp.")) and name.endswith(
         ("_proj.weight", "experts.gate_up_proj", "experts.down_proj")
