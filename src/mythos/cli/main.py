@@ -112,6 +112,17 @@ def serve(
 
 
 @app.command()
+def console(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: 8430, or any free port when taken.")] = 0,
+    json: Json = False,
+) -> int:
+    """The web console, on loopback, until Ctrl-C; mints a key to sign in with that dies with it."""
+    from mythos.cli.console import run
+
+    return run(port)
+
+
+@app.command()
 def build(
     name: Annotated[
         str | None,

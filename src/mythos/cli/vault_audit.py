@@ -18,6 +18,7 @@ from mythos.store.keys import create_key, revoke_key
 from mythos.store.listeners import listeners
 from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
+from mythos.vault.last_audit import keep_audit
 from mythos.vault.own_exposure import (
     model_target,
     names_within,
@@ -37,6 +38,8 @@ def run_audit(base_url: str | None, paths: list[str]) -> int:
     else:
         report = own_audit(records)
     found = {what: sum(f.what == what for f in report.findings) for what in {f.what for f in report.findings}}
+    if base_url is None:
+        keep_audit(records.store, records.clock, OPERATOR, report)
     outcome = "void" if report.void else "found" if report.findings else "clean"
     audit(
         records.store, records.clock, OPERATOR, "vault.audit", outcome, found=found, requests=report.requests
