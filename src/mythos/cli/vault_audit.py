@@ -7,6 +7,8 @@ from dataclasses import asdict
 from mythos.cli.local import Records
 from mythos.cli.output import Exit, emit, json_wanted, note, show, table
 from mythos.cli.vault import opened
+from mythos.console.app import create_console_app
+from mythos.console.pages import files
 from mythos.ledger.log import audit
 from mythos.records.principal import OPERATOR
 from mythos.serve.apart import running
@@ -20,6 +22,7 @@ from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
 from mythos.vault.last_audit import keep_audit
 from mythos.vault.own_exposure import (
+    console_target,
     model_target,
     names_within,
     open_files,
@@ -69,6 +72,14 @@ def own_audit(records: Records) -> AuditReport:
         targets += [
             public_target(records.store, records.clock, url) for name, url in running_now if name == "public"
         ]
+        if not any(name == "console" for name, _ in running_now):
+            listener = stack.enter_context(bind("127.0.0.1", 0))
+            pages = create_console_app(VaultService(records.store, records.clock))
+            running_now.append(("console", stack.enter_context(running(pages, listener))))
+        beside = {path: body for path, (_, body) in files().items()}
+        targets += [
+            console_target(records.store, url, beside) for name, url in running_now if name == "console"
+        ]
         names = names_within(records.store, OPERATOR)
         if session := read_session(records.home):
             from mythos.spec.load import load_family
@@ -76,13 +87,13 @@ def own_audit(records: Records) -> AuditReport:
             tiers = [tier.name for tier in load_family(session.family).tiers]
             targets.append(model_target(session.base_url, tiers, stranger))
         report = audit_exposure(targets, names)
-    files = (*open_files(records.store), *strays(records.store, records.clock))
+    lying = (*open_files(records.store), *strays(records.store, records.clock))
     return AuditReport(
         report.void,
         report.canary,
         (*report.targets, "files"),
         report.requests,
-        report.findings + files,
+        report.findings + lying,
         report.unreachable,
     )
 

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mythos.console.forms import read_form
-from mythos.console.pages import Answer, Visit, assets, bare_page, page
+from mythos.console.pages import Answer, Visit, bare_page, files, page
 from mythos.console.sessions import LONGEST, SessionBook
 from mythos.records.ids import new_id
 from mythos.records.principal import Principal
@@ -42,7 +42,6 @@ PAGE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-KEPT = (b"cache-control", b"private, max-age=31536000, immutable")
 WRONG = "No such key, or it has ended."
 
 
@@ -95,9 +94,9 @@ class ConsoleFront:
         method, principal = scope["method"], None
         try:
             check_place(headers, scope)
-            found = assets().get(scope["path"])
+            found = files().get(scope["path"])
             if found is not None and method in ("GET", "HEAD"):
-                made = Answer(200, ((b"content-type", found[0]), KEPT), found[1])
+                made = Answer(200, ((b"content-type", found[0]),), found[1])
                 await send_answer(answer, made, method == "HEAD")
                 return
             form: dict[str, str] = {}

@@ -1,6 +1,5 @@
 """Making a page: templates, how times and sizes are written, and where the files beside the pages are."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +16,11 @@ from mythos.records.principal import Principal, is_operator
 from mythos.serve.vault_front import VaultService
 
 PLACE = Path(__file__).parent
-MEDIA = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+MEDIA = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 HTML = (b"content-type", b"text/html; charset=utf-8")
 
 
@@ -73,8 +76,8 @@ def lead(visit: Visit, path: str, said: str = "") -> Answer:
 
 
 @cache
-def assets() -> dict[str, tuple[bytes, bytes]]:
-    """Path, media type and bytes of each file beside the pages: nothing else is ever read from the disk."""
+def files() -> dict[str, tuple[bytes, bytes]]:
+    """Media type and bytes by path of each file beside the pages: no path of a request is ever opened."""
     found = {}
     for file in sorted((PLACE / "static").iterdir()):
         if file.suffix in MEDIA:
@@ -128,11 +131,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"when": when, "size": size, "words": words}
-    made.globals |= {"file": _file, "query": lambda pairs: "?" + urlencode(pairs)}
+    made.globals["query"] = lambda pairs: "?" + urlencode(pairs)
     return made
-
-
-def _file(name: str) -> str:
-    """The address of a file beside the pages; another content has another address."""
-    body = assets()[f"/static/{name}"][1]
-    return f"/static/{name}?v={hashlib.sha256(body).hexdigest()[:12]}"

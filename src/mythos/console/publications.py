@@ -171,7 +171,14 @@ def _signing(
         {"payload": base64.b64encode(body).decode(), "payloadType": payload_type(kind), "signatures": []}
     )
     shown = json.dumps(to_plain(record), indent=2, ensure_ascii=False)
-    values = {"heading": heading, "shown": shown, "envelope": envelope.decode(), "signer": signer}
+    back = action.removesuffix("/records") if "asset" not in visit.path else f"/vault/{visit.path['asset']}"
+    values = {
+        "heading": heading,
+        "shown": shown,
+        "envelope": envelope.decode(),
+        "signer": signer,
+        "back": back,
+    }
     return page(visit, "signing.html", {**values, "kind": kind, "action": action, "wrong": wrong}, status)
 
 
