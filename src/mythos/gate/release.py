@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mythos.gate.reports import unpublished
 from mythos.gate.state import State, later, suspended
 from mythos.gate.verdict import DomainVerdict, Run, domain_verdict, safeguard_verdict
 from mythos.gate.votes import DAY, Count, count, enrolled, same_place, vetoes
@@ -79,6 +80,8 @@ def check(
     _check_order(found, state, pack, rule, subject, strategy, now, rollback)
     if suspended(state, subject.tier, {}) is not None:
         found.hold(Code.SUSPENDED, f"{subject.tier} is suspended")
+    for kind in unpublished(state, pack, subject, now):
+        found.block(Code.REPORT_NOT_PUBLISHED, f"a complete {kind} report about it must be public first")
 
     runs = runs_for(state, subject)
     pieces = [piece for run in runs for piece in run.evidence]

@@ -18,6 +18,7 @@ from mythos.records.policy import PolicyPack
 from mythos.records.publication import Publication, PublicationRequest
 from mythos.records.reasons import Code
 from mythos.records.release import Incident, Release, Stage, Suspension, Vote
+from mythos.records.report import IssuedReport
 from mythos.records.trust import Role, TrustRoot
 
 
@@ -66,7 +67,7 @@ class State:
     releases: dict[str, Release] = field(default_factory=dict)
     fallen: dict[str, tuple[float, Code]] = field(default_factory=dict)  # releases that ended before time
     suspensions: dict[str, Suspension] = field(default_factory=dict)  # those in force
-    incidents: dict[str, Incident] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)  # broken safeguards
     organisations: dict[str, Organisation] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     granted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # organisation: ids of its grants
@@ -75,6 +76,9 @@ class State:
     ballots: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # request: `publications.Ballot`s
     publications: dict[str, Publication] = field(default_factory=dict)
     unpublished: dict[str, float] = field(default_factory=dict)  # requests that were withdrawn
+    cases: dict[str, Any] = field(default_factory=dict)  # incidents: `incidents.Case`s
+    reports: dict[str, IssuedReport] = field(default_factory=dict)
+    laid_open: dict[str, str] = field(default_factory=dict)  # publication request: report it is of
     acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)  # record: servers
     at: dict[str, float] = field(default_factory=dict)  # every record's id, to its time
 
