@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from mythos.cli import (
     commands_data,
     commands_gate,
+    commands_incident,
     commands_ledger,
     commands_plan,
     commands_receipt,
@@ -41,6 +42,7 @@ app.add_typer(commands_plan.app, name="plan")
 app.add_typer(commands_vault.app, name="vault")
 app.add_typer(commands_vault.publication, name="publication")
 app.add_typer(commands_vault.demo, name="demo")
+app.add_typer(commands_incident.app, name="incident")
 
 
 Port = Annotated[

@@ -236,9 +236,9 @@ def _case(state: State, record: Any) -> Case:
         raise Rejected(Code.INCIDENT_CLOSED, f"{record.incident} is closed", "mythos incident open")
     final = not isinstance(record, IncidentClosed) or is_final(case)
     if (case.stand, type(record)) not in NEXT or not final:
-        wanted = "with a final statement" if not final else f"when it is {case.stand}"
+        when = f"when it is {case.stand}" if final else "before a final statement"
         what = type(record).__name__.removeprefix("Incident").lower()
-        raise Rejected(Code.INCIDENT_ORDER, f"an incident is not {what} {wanted}", "mythos incident show")
+        raise Rejected(Code.INCIDENT_ORDER, f"an incident is not {what} {when}", "mythos incident show ID")
     return case
 
 
