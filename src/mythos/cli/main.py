@@ -16,6 +16,7 @@ from mythos.cli import (
     commands_ledger,
     commands_plan,
     commands_receipt,
+    commands_report,
     commands_vault,
     output,
 )
@@ -43,6 +44,7 @@ app.add_typer(commands_vault.app, name="vault")
 app.add_typer(commands_vault.publication, name="publication")
 app.add_typer(commands_vault.demo, name="demo")
 app.add_typer(commands_incident.app, name="incident")
+app.add_typer(commands_report.app, name="report")
 
 
 Port = Annotated[

@@ -19,7 +19,7 @@ from mythos.gate.incidents import (
 from mythos.gate.policy import lint, pack_digest, pack_from_json
 from mythos.gate.publications import take_publication, take_request, take_unpublication, take_vote
 from mythos.gate.release import against, check, in_force
-from mythos.gate.reports import take_report, take_report_publication
+from mythos.gate.reports import take_report, take_report_filed, take_report_publication
 from mythos.gate.state import Cast, Rejected, State
 from mythos.gate.votes import same_place, signed_by_quorum
 from mythos.records import dsse
@@ -48,7 +48,7 @@ from mythos.records.release import (
     Vote,
     Withdrawal,
 )
-from mythos.records.report import IssuedReport, ReportPublication
+from mythos.records.report import IssuedReport, ReportFiled, ReportPublication
 from mythos.records.signed import KINDS, digest, from_plain, kind_of, unseal
 from mythos.records.trust import SERVICES, VOTERS, Key, Role, TrustRoot
 
@@ -348,5 +348,6 @@ _HANDLERS: dict[type, Callable[[State, Any, list[Key], float], None]] = {
     IncidentReported: take_reported,
     IncidentClosed: take_closed,
     IssuedReport: take_report,
+    ReportFiled: take_report_filed,
     ReportPublication: take_report_publication,
 }

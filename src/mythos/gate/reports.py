@@ -1,11 +1,11 @@
 """Reports on record: who may issue one, and which must be public before a stage opens. Pure."""
 
 from mythos.gate.publications import is_public
-from mythos.gate.state import Rejected, State
+from mythos.gate.state import Rejected, State, developers
 from mythos.records.policy import PolicyPack
 from mythos.records.reasons import Code
 from mythos.records.release import STAGES, Subject
-from mythos.records.report import IssuedReport, ReportKind, ReportPublication
+from mythos.records.report import IssuedReport, ReportFiled, ReportKind, ReportPublication
 from mythos.records.trust import SERVICES, Key, Role
 
 AUTHORS = frozenset(Role) - SERVICES - {Role.AUDITOR}
@@ -26,11 +26,15 @@ def take_report(state: State, record: IssuedReport, keys: list[Key], now: float)
     state.reports[record.id] = record
 
 
+def take_report_filed(state: State, record: ReportFiled, keys: list[Key], now: float) -> None:
+    _of_report(state, record, keys)
+    if record.report in state.filed:
+        raise Rejected(Code.ID_TAKEN, f"{record.report} is filed already")
+    state.filed[record.report] = record.document
+
+
 def take_report_publication(state: State, record: ReportPublication, keys: list[Key], now: float) -> None:
-    if len(keys) != 1 or keys[0].role is not Role.GATE:
-        raise Rejected(Code.SIGNER_NOT_AUTHORISED, "the gate must sign")
-    if record.report not in state.reports:
-        raise Rejected(Code.UNKNOWN_SUBJECT, f"no report {record.report}", "mythos report list")
+    _of_report(state, record, keys)
     if record.request not in state.requests:
         raise Rejected(Code.UNKNOWN_SUBJECT, f"no publication request {record.request}")
     if record.request in state.laid_open:
@@ -38,14 +42,16 @@ def take_report_publication(state: State, record: ReportPublication, keys: list[
     state.laid_open[record.request] = record.report
 
 
+def _of_report(state: State, record: ReportFiled | ReportPublication, keys: list[Key]) -> None:
+    if len(keys) != 1 or keys[0].role is not Role.GATE:
+        raise Rejected(Code.SIGNER_NOT_AUTHORISED, "the gate must sign")
+    if record.report not in state.reports:
+        raise Rejected(Code.UNKNOWN_SUBJECT, f"no report {record.report}", "mythos report list")
+
+
 def inside(state: State, person: str) -> bool:
-    """Whether a person is of an organisation that ever held another key than an external evaluator's."""
-    developers = {
-        state.orgs_of[holder].casefold()
-        for holder, role in state.bound.values()
-        if holder in state.orgs_of and role is not Role.EXTERNAL
-    }
-    return state.orgs_of.get(person, "").casefold() in developers
+    """Whether a person is of an organisation that develops the model."""
+    return state.orgs_of.get(person, "").casefold() in developers(state)
 
 
 def wanted(pack: PolicyPack, subject: Subject) -> list[ReportKind]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from mythos.records.canonical import RecordError, canonical
 from mythos.records.decision import is_name, is_root
+from mythos.records.incident import Document
 
 SALT_BYTES = 16
 
@@ -118,6 +119,16 @@ class IssuedReport:
         hidden = [one.field for one in self.redactions]
         if len(set(hidden)) != len(hidden) or not set(hidden) <= set(names):
             raise RecordError("report: a redaction is about no field, or stands twice")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiled:
+    """Where the fields and salts of a report lie. A record of its own, so that no page names an asset."""
+
+    id: str
+    deployment: str
+    report: str
+    document: Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from mythos.records.release import (
     Vote,
     Withdrawal,
 )
-from mythos.records.report import IssuedReport, ReportPublication
+from mythos.records.report import IssuedReport, ReportFiled, ReportPublication
 from mythos.records.table import from_table
 from mythos.records.trust import TrustRoot
 
@@ -66,6 +66,7 @@ KINDS: dict[str, type] = {
     "incident-reported": IncidentReported,
     "incident-closed": IncidentClosed,
     "report": IssuedReport,
+    "report-filed": ReportFiled,
     "report-publication": ReportPublication,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
