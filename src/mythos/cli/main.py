@@ -12,9 +12,11 @@ from typer.exceptions import TyperException
 from mythos.cli import (
     commands_data,
     commands_gate,
+    commands_incident,
     commands_ledger,
     commands_plan,
     commands_receipt,
+    commands_report,
     commands_vault,
     output,
 )
@@ -41,6 +43,8 @@ app.add_typer(commands_plan.app, name="plan")
 app.add_typer(commands_vault.app, name="vault")
 app.add_typer(commands_vault.publication, name="publication")
 app.add_typer(commands_vault.demo, name="demo")
+app.add_typer(commands_incident.app, name="incident")
+app.add_typer(commands_report.app, name="report")
 
 
 Port = Annotated[

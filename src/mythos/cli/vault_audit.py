@@ -20,7 +20,9 @@ from mythos.store.keys import create_key, revoke_key
 from mythos.store.listeners import listeners
 from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
+from mythos.vault.incidents import lessons_of
 from mythos.vault.last_audit import keep_audit
+from mythos.vault.lessons import with_lessons
 from mythos.vault.own_exposure import (
     console_target,
     model_target,
@@ -86,6 +88,10 @@ def own_audit(records: Records) -> AuditReport:
 
             tiers = [tier.name for tier in load_family(session.family).tiers]
             targets.append(model_target(session.base_url, tiers, stranger))
+        lessons = [lesson for _, lesson in lessons_of(records.store, records.clock, OPERATOR)]
+        targets, left = with_lessons(targets, lessons)
+        for lesson in left:
+            note(f"the lesson {lesson.path} was not visited: no listener {lesson.listener} runs")
         report = audit_exposure(targets, names)
     lying = (*open_files(records.store), *strays(records.store, records.clock))
     return AuditReport(
