@@ -9,14 +9,16 @@ import pytest
 from mythos.gate import acts
 from mythos.records.canonical import canonical
 from mythos.records.dsse import add_signature, peek
+from mythos.records.incident import Named, Nature, Target
 from mythos.records.principal import OPERATOR, Principal
 from mythos.records.signed import seal
 from mythos.store.keys import create_key, list_keys
+from mythos.vault import counting, incidents
 from mythos.vault.assets import put_asset, put_version
 from mythos.vault.exposure import AuditReport, Finding
 from mythos.vault.last_audit import keep_audit
 from mythos.vault.publications import place
-from tests.console.world import browser, signed
+from tests.console.world import ConsoleTown, browser, console, signed
 from tests.gate.town import DAY
 from tests.vault.test_exposure import seen
 from tests.vault.test_publication import requested
@@ -285,6 +287,51 @@ def test_a_vote_that_falls_with_its_key_is_shown_as_fallen(town, mine, asset) ->
     acts.enrol(*town.place, acts.next_root(town.state, *fewer), signers)
     assert "no longer" in mine.get(where).text
     acts.enrol(*town.place, acts.next_root(town.state, trust.persons, trust.keys), signers)
+
+
+# Incidents
+
+
+def test_an_incident_with_its_clocks_acts_and_statement(tmp_path) -> None:
+    town = ConsoleTown(tmp_path)
+    with (
+        console(town) as url,
+        browser(url, town.api["local"]) as mine,
+        browser(url, town.api[ACME]) as theirs,
+    ):
+        asset = town.put(b"the text of it", "The title of it").id
+        assert "mythos incident open" in mine.get("/incidents").text
+        town.share(asset)
+        theirs.get(f"/vault/{asset}/content")
+        hand = incidents.Hand("safety-1", town.keys["safety-1"], town.gate)
+        named = [Named(Target.ASSET, asset)]
+        words = "<b>They</b> could read the draft."
+        made = incidents.open_incident(
+            *town.place, words, "A reader", town.now, [Nature.CYBER_BREACH], named, hand
+        )
+        where = f"/incidents/{made.id}"
+        assert (
+            ">open<" in mine.get("/incidents").text and "2026-05-06 12:00 UTC" in mine.get("/incidents").text
+        )
+        page = mine.get(where).text
+        assert asset in page and "mythos incident contain" in page and "Nothing has been counted" in page
+        incidents.contain_incident(*town.place, made.id, [], hand)
+        assert theirs.get(f"/vault/{asset}").status_code == 404
+        town.now += 60
+        counting.count_incident(*town.place, made.id, hand)
+        page = mine.get(where).text
+        assert ">counted<" in page and "key_" not in page and "mythos incident report" in page
+        row = re.search(r"assets</th>.*?</tr>", page, re.S)
+        assert row and ">1<" in row.group(0)
+        statement = mine.get(f"{where}/statement").text
+        assert "Drafted from" in statement and "<b>" not in statement and "A reader" not in statement
+        town.now += 5 * DAY
+        assert "overdue" in mine.get("/incidents").text
+        for path in ("/incidents", where, f"{where}/statement"):
+            assert seen(theirs.get(path)) == seen(theirs.get("/nope"))
+        assert mine.get("/incidents/inc_none").status_code == 404
+        assert "/incidents" not in theirs.get("/vault").text
+    town.store.close()
 
 
 # The audit

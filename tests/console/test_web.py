@@ -18,11 +18,13 @@ import pytest
 from mythos.cli.local import Records
 from mythos.cli.vault_audit import own_audit
 from mythos.records.asset import Kind
+from mythos.records.incident import Named, Nature, Target
 from mythos.records.principal import OPERATOR
 from mythos.serve.apart import running
 from mythos.serve.listening import bind
 from mythos.serve.public_app import create_public_app
 from mythos.store.listeners import announced
+from mythos.vault import counting, incidents
 from mythos.vault.last_audit import keep_audit
 from tests.console.world import ConsoleTown, console
 from tests.vault.world import ACME, OTHER
@@ -299,6 +301,31 @@ def test_a_reader_of_another_organisation(looked) -> None:
     look.check()
     look.go("/audit")
     assert page.get_by_role("heading", level=1).inner_text() == "Not found"
+
+
+def test_an_incident(looked) -> None:
+    town, look = looked
+    asset = town.put(TEXT, TITLE).id
+    town.share(asset)
+    sign_in(look, town.api["local"], "/incidents")
+    look.check()
+    hand = incidents.Hand("safety-1", town.keys["safety-1"], town.gate)
+    named = [Named(Target.ASSET, asset)]
+    made = incidents.open_incident(
+        *town.place, "They could read it.", "A reader", town.now, [Nature.CYBER_BREACH], named, hand
+    )
+    incidents.contain_incident(*town.place, made.id, [], hand)
+    town.now += 3600
+    counting.count_incident(*town.place, made.id, hand)
+    look.page.reload()
+    look.check()
+    look.page.get_by_role("rowheader").get_by_role("link").click()
+    look.page.get_by_role("heading", name="Incident: cyber breach").wait_for()
+    look.check()
+    look.picture("incident")
+    look.page.get_by_role("link", name="The statement").click()
+    look.page.get_by_role("heading", name="The statement").wait_for()
+    look.check()
 
 
 def test_by_keyboard_alone(looked) -> None:

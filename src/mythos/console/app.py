@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mythos.console import audit, publications, vault
+from mythos.console import audit, incidents, publications, vault
 from mythos.console.front import ConsoleFront, send_answer
 from mythos.console.pages import Answer, Visit, lead
 from mythos.console.sessions import SessionBook
@@ -109,4 +109,7 @@ PAGES: tuple[tuple[str, dict[str, Handler]], ...] = (
     ("/publications/{request}/records", {"GET": _up, "POST": publications.record}),
     ("/publications/{request}/open", {"GET": _up, "POST": publications.open_}),
     ("/audit", {"GET": audit.show}),
+    ("/incidents", {"GET": incidents.listing}),
+    ("/incidents/{incident}", {"GET": incidents.show}),
+    ("/incidents/{incident}/statement", {"GET": incidents.statement}),
 )

@@ -111,7 +111,7 @@ def _frame(visit: Visit) -> dict[str, Any]:
     state = load_state(visit.service.store)
     parts = [("/vault", "Vault"), ("/publications", "Publications")]
     if is_operator(visit.principal):
-        parts.append(("/audit", "Audit"))
+        parts += [("/audit", "Audit"), ("/incidents", "Incidents")]
     return {
         "parts": parts,
         "who": visit.principal,
