@@ -67,13 +67,13 @@ class Looked:
         self.page.set_viewport_size(WIDE)
         self.page.emulate_media(color_scheme="light")
 
-    def picture(self, name: str, narrow: bool = False, dark: bool = False) -> None:
+    def picture(self, name: str, narrow: bool = False, dark: bool = False, at: str = "body") -> None:
         place = os.environ.get("MYTHOS_SCREENSHOTS")
         if place and self.scripts:
             Path(place).mkdir(parents=True, exist_ok=True)
             self.page.set_viewport_size(NARROW if narrow else WIDE)
             self.page.emulate_media(color_scheme="dark" if dark else "light")
-            self.page.evaluate("scrollTo(0, 0)")
+            self.page.evaluate("at => document.querySelector(at).scrollIntoView()", at)
             self.page.screenshot(path=Path(place) / f"{name}.png", caret="initial")
             self.page.set_viewport_size(WIDE)
             self.page.emulate_media(color_scheme="light")
@@ -232,7 +232,7 @@ def test_the_whole_way_of_one_draft(looked, tmp_path) -> None:
         page.get_by_role("status").filter(has_text=f"{name} says approve").wait_for()
         assert page.get_by_role("row", name=name).inner_text().split()[-1] == "yes"
     look.check()
-    look.picture("votes")
+    look.picture("votes", at="main dl")
 
     # Open it: anybody can read it, on a listener of its own.
     page.get_by_role("button", name="Open it").click()

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mythos.console.forms import read_form
 from mythos.console.pages import Answer, Visit, bare_page, files, page
-from mythos.console.sessions import LONGEST, SessionBook
+from mythos.console.sessions import SessionBook
 from mythos.records.ids import new_id
 from mythos.records.principal import Principal
 from mythos.serve.errors import ApiError, ClientGone
@@ -132,6 +132,7 @@ class ConsoleFront:
     async def _outside(self, scope: Scope, form: dict[str, str]) -> Answer:
         """For somebody unknown: the sign-in page, or what their try to sign in comes to."""
         if scope["method"] != "POST" or "key" not in form:
+            self._note(None, "console.http", "refused", "401", "no_session")
             return _sign_in("")
         self.book.take_try()
         secret = form["key"].strip()
@@ -145,9 +146,7 @@ class ConsoleFront:
             return _sign_in(WRONG)
         self._note(principal, "console.sign_in", "answered")
         # Always a new one: what cookie the browser came with counts for nothing.
-        cookie = (
-            f"{_name(scope)}={self.book.begin(key)}; Path=/; Max-Age={LONGEST:.0f}; HttpOnly; SameSite=Strict"
-        )
+        cookie = f"{_name(scope)}={self.book.begin(key)}; Path=/; HttpOnly; SameSite=Strict"
         back = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         headers = ((b"location", b"/" + back.lstrip(b"/\\")), (b"set-cookie", cookie.encode()))
         return Answer(303, headers, b"")
