@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from mythos.console.sessions import SessionBook
+from mythos.serve.limits import Budget
 from tests.console.world import ConsoleTown, console
 
 
@@ -16,5 +18,6 @@ def town(tmp_path_factory) -> Iterator[ConsoleTown]:
 
 @pytest.fixture(scope="module")
 def base_url(town) -> Iterator[str]:
-    with console(town) as url:
+    book = SessionBook(tries=Budget(100_000, 100_000, 0.0))  # every test signs in anew
+    with console(town, book) as url:
         yield url

@@ -26,6 +26,7 @@ from mythos.serve.public_app import create_public_app
 from mythos.store.listeners import announced
 from mythos.vault import counting, incidents
 from mythos.vault.last_audit import keep_audit
+from mythos.vault.shares import readers_of
 from tests.console.world import ConsoleTown, console
 from tests.vault.world import ACME, OTHER
 
@@ -159,7 +160,6 @@ def test_the_whole_way_of_one_draft(looked, tmp_path) -> None:
     page.get_by_role("button", name="Sign in").click()
     assert "No such key" in page.get_by_role("alert").inner_text()
     look.check()
-    look.picture("sign-in")
     page.get_by_label("API key").fill(town.api["local"])
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name=TITLE, level=1).wait_for()
@@ -199,7 +199,6 @@ def test_the_whole_way_of_one_draft(looked, tmp_path) -> None:
     page.get_by_role("status").filter(has_text="ended").wait_for()
     look.check()
     look.picture("asset")
-    look.picture("asset-phone", narrow=True)
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "announcement.txt"
@@ -248,7 +247,6 @@ def test_the_whole_way_of_one_draft(looked, tmp_path) -> None:
         assert address.startswith(url) and httpx.get(address).content == TEXT
         look.go("/publications")
         look.check()
-        look.picture("publications")
         page.get_by_role("rowheader").get_by_role("link").click()
 
         # Withdraw it: nobody can, at once.
@@ -273,7 +271,6 @@ def test_the_whole_way_of_one_draft(looked, tmp_path) -> None:
     page.reload()
     assert "nothing found" in page.inner_text("main")
     look.check()
-    look.picture("audit")
 
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
@@ -326,6 +323,53 @@ def test_an_incident(looked) -> None:
     look.page.get_by_role("link", name="The statement").click()
     look.page.get_by_role("heading", name="The statement").wait_for()
     look.check()
+
+
+EVIL = """<!doctype html><title>Evil</title><iframe src="{console}/vault/{asset}"></iframe>
+<form method="post" action="{console}/vault/{asset}/shares">
+<input name="org" value="{org}"><input name="days" value="9"><button>Win a prize</button></form>"""
+
+
+def test_another_server_on_this_machine_gets_nothing(chromium, tmp_path) -> None:
+    """Its pages are of the same site, so that a browser sends them the cookie; they are of another origin."""
+    town = ConsoleTown(tmp_path)
+    asset = town.put(TEXT, TITLE).id
+
+    async def evil(scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            return await nothing_to_start(receive, send)
+        body = EVIL.format(console=console_url, asset=asset, org=ACME).encode()
+        headers = [(b"content-type", b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def nothing_to_start(receive, send) -> None:
+        for _ in range(2):
+            await send({"type": f"{(await receive())['type']}.complete"})
+
+    with (
+        console(town) as console_url,
+        bind("127.0.0.1", 0) as listener,
+        running(evil, listener) as evil_url,
+    ):
+        page = chromium.new_context().new_page()
+        look = Looked(page, console_url, scripts=True)
+        sign_in(look, town.api["local"], f"/vault/{asset}")
+        page.goto(evil_url)
+        assert TITLE not in "".join(frame.content() for frame in page.frames)  # it is not framed
+        read = "url => fetch(url, {credentials: 'include'}).then(got => got.text(), () => 'refused')"
+        assert page.evaluate(read, f"{console_url}/vault/{asset}") == "refused"
+        page.get_by_role("button", name="Win a prize").click()
+        assert "other" in page.inner_text("main") and page.url.startswith(console_url)
+        assert len(readers_of(*town.place, asset)) == 1
+        look.go(f"/vault/{asset}")  # and the session stands: the same form, of the console's own, is obeyed
+        page.get_by_text("Share it").click()
+        page.get_by_label("Organisation").fill(ACME)
+        page.get_by_role("button", name="Share", exact=True).click()
+        page.get_by_role("status").filter(has_text=ACME).wait_for()
+        assert len(readers_of(*town.place, asset)) == 2
+        page.context.close()
+    town.store.close()
 
 
 def test_by_keyboard_alone(looked) -> None:
