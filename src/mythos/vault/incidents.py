@@ -185,6 +185,7 @@ def close_incident(
     persons: Sequence[tuple[str, Secret]],
 ) -> IncidentClosed:
     """Close it, in the name of two persons; each lesson is a row of the exposure audit from now on."""
+    persons = list(dict(persons).items())
     by = tuple(person for person, _ in persons)
     deployment = load_state(store).deployment
     record = IncidentClosed(new_id("close"), deployment, incident, len(lessons), PENDING, by)
