@@ -190,6 +190,21 @@ def test_what_cannot_be_taken_away_stops_nothing_else_and_is_said(town):
         read(town, READER, asset)
 
 
+def test_a_wrong_clock_does_not_prevent_containing(town):
+    asset = town.put().id
+    town.share(asset)
+    public = published(town, asset)
+    release = town.released()
+    incident = opened(
+        town, Named(Target.ASSET, asset), Named(Target.RELEASE, release.id), Named(Target.TIER, "capybara")
+    )
+    town.now -= DAY
+    made = contain_incident(*town.place, incident, [], hand(town))
+    assert made.failed == () and release.id in town.state.fallen and len(town.state.suspensions) == 1
+    assert public not in [one.name for one in (town.home.path / "public").iterdir()]
+    assert case_of(town.state, incident).stand is Stand.CONTAINED
+
+
 def test_containing_ends_releases_grants_organisations_tiers_and_safeguards(town):
     release = town.released()
     grant = acts.add_grant(
