@@ -17,6 +17,7 @@ from mythos.gate.submit import submit
 from mythos.records.clock import stamp
 from mythos.records.ids import new_id
 from mythos.records.incident import (
+    ABSENT,
     Finding,
     IncidentClosed,
     IncidentContained,
@@ -188,6 +189,33 @@ def test_what_cannot_be_taken_away_stops_nothing_else_and_is_said(town):
     assert "It is not contained." in draft_statement(*town.place, incident).text
     with pytest.raises(NoAsset):
         read(town, READER, asset)
+    more = Named(Target.SHARE, "shr_none")
+    assert contain_incident(*town.place, incident, [more], hand(town), named[:2]).failed != ()
+    again = contain_incident(*town.place, incident, [], hand(town))  # nothing that is left is forgotten
+    assert {(one.what, one.why) for one in again.failed} == {
+        (Target.GRANT, ABSENT),
+        (Target.TIER, ABSENT),
+        (Target.SHARE, "NoShare"),
+    }
+    assert case_of(town.state, incident).stand is Stand.OPEN
+    contain_incident(*town.place, incident, [], hand(town), [more])
+    assert case_of(town.state, incident).stand is Stand.CONTAINED
+    assert "there is none, says safety-1" in draft_statement(*town.place, incident).text
+
+
+def test_a_wrong_clock_does_not_prevent_containing(town):
+    asset = town.put().id
+    town.share(asset)
+    public = published(town, asset)
+    release = town.released()
+    incident = opened(
+        town, Named(Target.ASSET, asset), Named(Target.RELEASE, release.id), Named(Target.TIER, "capybara")
+    )
+    town.now -= DAY
+    made = contain_incident(*town.place, incident, [], hand(town))
+    assert made.failed == () and release.id in town.state.fallen and len(town.state.suspensions) == 1
+    assert public not in [one.name for one in (town.home.path / "public").iterdir()]
+    assert case_of(town.state, incident).stand is Stand.CONTAINED
 
 
 def test_containing_ends_releases_grants_organisations_tiers_and_safeguards(town):

@@ -62,11 +62,19 @@ def find(
 
 
 @app.command()
-def contain(incident: Incident, who: As, reachable: Reachable = None, json: Json = False) -> int:
+def contain(
+    incident: Incident,
+    who: As,
+    reachable: Reachable = None,
+    absent: Annotated[
+        list[str] | None, typer.Option(metavar="ID|KIND:NAME", help="There is no such thing, as you know.")
+    ] = None,
+    json: Json = False,
+) -> int:
     """Take away at once all that the incident names, and what you add: exit code 1 if anything is left."""
     from mythos.cli.incidents import run_contain
 
-    return run_contain(incident, reachable or [], who)
+    return run_contain(incident, reachable or [], absent or [], who)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from mythos.cli.output import CommandError, Exit, date, emit, json_wanted, note,
 from mythos.cli.publications import time_of
 from mythos.gate.incidents import PERSONS, Duty
 from mythos.gate.submit import load_state
-from mythos.records.incident import Finding, Lesson, Named, Nature, Phase, Target
+from mythos.records.incident import ABSENT, Finding, Lesson, Named, Nature, Phase, Target
 from mythos.records.trust import VOTERS
 from mythos.store.operator_key import operator_keys
 from mythos.vault import counting, incidents, statements
@@ -61,19 +61,20 @@ def run_find(incident: str, finding: Finding, text: str, nature: Nature | None, 
     return said(desk, f"{made.by} has found the {finding} of {incident}", made)
 
 
-def run_contain(incident: str, reachable: Sequence[str], who: str) -> int:
+def run_contain(incident: str, reachable: Sequence[str], absent: Sequence[str], who: str) -> int:
     desk = open_desk()
     more = [_named(one) for one in reachable]
-    made = incidents.contain_incident(*desk.acting, incident, more, _hand(desk, who))
+    gone = [_named(one) for one in absent]
+    made = incidents.contain_incident(*desk.acting, incident, more, _hand(desk, who), gone)
     if not json_wanted():
         for one in made.done:
             show(f"taken away: {one.what} {one.id}")
     for one in made.failed:
         note(f"NOT taken away: {one.what} {one.id}: {one.why}")
     _late(desk)
-    text = f"{incident} is contained" if not made.failed else f"{incident} is still open"
-    said(desk, text, made)
-    return Exit.FAILED if made.failed else Exit.OK
+    left = any(one.why != ABSENT for one in made.failed)
+    said(desk, f"{incident} is {'still open' if left else 'contained'}", made)
+    return Exit.FAILED if left else Exit.OK
 
 
 def run_count(incident: str, starts: str, ends: str, who: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from mythos.gate.state import Rejected, State
 from mythos.records.clock import TOLERANCE
 from mythos.records.incident import (
+    ABSENT,
     Done,
     IncidentClosed,
     IncidentContained,
@@ -185,7 +186,7 @@ def take_contained(state: State, record: IncidentContained, keys: list[Key], now
         if not _holds(state, done):
             raise Rejected(Code.NOT_CONTAINED, f"{done.what} {done.id} is as it was")
     _entered(state, case, record, now)
-    if record.failed:  # it is contained when all of it is
+    if any(one.why != ABSENT for one in record.failed):  # it is contained when all of it is
         state.cases[case.opened.id] = replace(state.cases[case.opened.id], stand=Stand.OPEN)
 
 

@@ -139,9 +139,12 @@ class Done:
     record: str
 
 
+ABSENT = "ABSENT"  # there is no such thing, says who ordered it
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`why`: the code or class of the refusal."""
+    """`why`: the code or class of the refusal, or ABSENT."""
 
     what: Target
     id: str

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mythos.gate.apply import apply
 from mythos.gate.state import Rejected
 from mythos.gate.submit import load_state
-from mythos.ledger.log import audit, now_in
+from mythos.ledger.log import audit
 from mythos.records.asset import Kind
 from mythos.records.canonical import canonical, parse_canonical
 from mythos.records.clock import Clock
@@ -23,6 +23,7 @@ from mythos.records.report import new_salt
 from mythos.records.signed import seal
 from mythos.store.db import Store
 from mythos.vault.assets import put_asset, read_asset
+from mythos.vault.rights import restricted_now
 
 LARGEST = 32 << 20  # bytes
 PENDING = Document("ast_" + "0" * 22, "0" * 64)  # in a record whose document is not filed yet
@@ -49,8 +50,8 @@ def rehearse(store: Store, clock: Clock, principal: Principal, record: Any, *key
     """Rejected, and the attempt logged, if `record` would not count now: before its documents are filed."""
     state = load_state(store).clone()
     try:
-        with store.read() as conn:
-            apply(state, state.seq + 1, now_in(conn, clock), seal(record, *keys))
+        with store.read() as conn:  # a wrong clock is refused where the record is taken, if it matters there
+            apply(state, state.seq + 1, restricted_now(conn, clock), seal(record, *keys))
     except Rejected as refused:
         audit(store, clock, principal, "submit", "refused", code=str(refused.code))
         raise

@@ -18,6 +18,7 @@ from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.ids import new_id
 from mythos.records.incident import (
+    ABSENT,
     Document,
     Done,
     Failed,
@@ -155,22 +156,27 @@ def contain_incident(
     incident: str,
     more: Sequence[Named],
     hand: Hand,
+    absent: Sequence[Named] = (),
 ) -> IncidentContained:
     """Take away, in one go, all that the incident names, and `more`; what cannot be taken stops no other.
 
-    With anything in `failed` the incident is still open. Doing it again is safe.
+    What could not be taken before is tried again. With anything in `failed` the incident is still open, but
+    for what is `absent`: of which the person says that it does not exist. Doing it again is safe.
     """
     state = load_state(store)
     record = IncidentContained(new_id("cont"), state.deployment, incident, (), (), hand.person)
     rehearse(store, clock, principal, record, hand.gate, hand.secret)
-    known = case_of(state, incident)
+    case = case_of(state, incident)
+    before = [one for act in case.acts for one in getattr(act.record, "failed", ())]
+    left = [Named(one.what, one.id) for one in before]
+    gone = {*absent, *(Named(one.what, one.id) for one in before if one.why == ABSENT)}
     done, failed = [], []
-    for named in dict.fromkeys((*known.opened.named, *more)):
+    for named in dict.fromkeys((*case.opened.named, *left, *more, *absent)):
         try:
             done += _taken(store, clock, principal, named, incident, hand)
         except MythosError as error:
-            code = getattr(error, "code", None)
-            failed.append(Failed(named.what, named.id, str(code or type(error).__name__)))
+            code = str(getattr(error, "code", "") or type(error).__name__)
+            failed.append(Failed(named.what, named.id, ABSENT if named in gone else code))
     record = replace(record, done=tuple(dict.fromkeys(done)), failed=tuple(failed))
     return submit(store, clock, principal, seal(record, hand.gate, hand.secret))[0]
 
@@ -185,6 +191,7 @@ def close_incident(
     persons: Sequence[tuple[str, Secret]],
 ) -> IncidentClosed:
     """Close it, in the name of two persons; each lesson is a row of the exposure audit from now on."""
+    persons = list(dict(persons).items())
     by = tuple(person for person, _ in persons)
     deployment = load_state(store).deployment
     record = IncidentClosed(new_id("close"), deployment, incident, len(lessons), PENDING, by)

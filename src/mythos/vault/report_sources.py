@@ -127,7 +127,7 @@ def claim(
             raise Rejected(Code.UNKNOWN_FIGURE, f"{where}: {name} has no figure {path!r}", f"It has: {near}")
         return bounded(found[path]) if path == AT_MOST else shown(found[path])
 
-    rest = _REFERENCE.sub(" ", text)
+    full, rest = _REFERENCE.sub(filled, text), _REFERENCE.sub(" ", text)
     names = {name for source in used.values() for name in _names(source.record)}
     if "{" in rest or "}" in rest:
         raise Rejected(Code.UNKNOWN_FIGURE, f"{where}: a brace stands for no figure", "{RECORD.FIGURE}")
@@ -140,7 +140,7 @@ def claim(
                 "Write {RECORD.FIGURE}, the record that it comes from and its name there.",
             )
     cited = tuple(dict.fromkeys(source.cited for source in used.values()))
-    return Line("", _REFERENCE.sub(filled, text), cited)
+    return Line("", full, cited)
 
 
 def mark(line: Line) -> str:

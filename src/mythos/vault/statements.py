@@ -13,6 +13,7 @@ from mythos.gate.submit import load_state, submit
 from mythos.records.clock import Clock, stamp
 from mythos.records.ids import new_id
 from mythos.records.incident import (
+    ABSENT,
     Finding,
     IncidentContained,
     IncidentCounted,
@@ -137,8 +138,12 @@ def _contained(case: Case) -> tuple[str, ...]:
             done, failed = act.record.done, act.record.failed
             taken = [f"{count} {what}" for what, count in _by_kind([one.what for one in done]).items()]
             lines.append(f"{stamp(act.at)}: taken away: {', '.join(taken) or 'nothing'}.")
-            left = [f"{one.what} {one.id} ({one.why})" for one in failed]
+            left = [f"{one.what} {one.id} ({one.why})" for one in failed if one.why != ABSENT]
             lines += [f"{stamp(act.at)}: could not be taken away: {', '.join(left)}."] * bool(left)
+            none = [f"{one.what} {one.id}" for one in failed if one.why == ABSENT]
+            lines += [f"{stamp(act.at)}: there is none, says {act.record.by}: {', '.join(none)}."] * bool(
+                none
+            )
     if case.stand is Stand.OPEN and lines:
         lines.append("It is not contained.")
     return tuple(lines) or ("Nothing yet: no record says that anything was taken away.",)
