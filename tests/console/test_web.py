@@ -361,6 +361,7 @@ def test_another_server_on_this_machine_gets_nothing(chromium, tmp_path) -> None
         assert page.evaluate(read, f"{console_url}/vault/{asset}") == "refused"
         page.get_by_role("button", name="Win a prize").click()
         assert "other" in page.inner_text("main") and page.url.startswith(console_url)
+        look.check()
         assert len(readers_of(*town.place, asset)) == 1
         look.go(f"/vault/{asset}")  # and the session stands: the same form, of the console's own, is obeyed
         page.get_by_text("Share it").click()
