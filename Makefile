@@ -20,13 +20,14 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --group build --universal --fork-st
 # One process for each processor, up to four, each with the tests of whole files. ARGS=-n0 runs all in one.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help up test test-all test-clients mutate walk lint format bench bench-peers bench-lock lock clean setup-run setup-dev
+.PHONY: help up test test-all test-clients test-web mutate walk lint format bench bench-peers bench-lock lock clean setup-run setup-dev
 
 help:
 	@echo "make up            set up .venv, build the weights, serve them"
 	@echo "make test          set up .venv for development, run the fast tests"
 	@echo "make test-all      run every test, slow ones, clients and peers included"
 	@echo "make test-clients  run the tests that use other people's clients"
+	@echo "make test-web      drive the console in Chromium (apt-get install chromium)"
 	@echo "make mutate        change the gate in 400 places, one at a time: do its tests notice?"
 	@echo "make walk          run the tutorial of a release on real weights"
 	@echo "make lint          ruff check, ruff format --check, pyright"
@@ -47,6 +48,10 @@ test-all: setup-dev
 
 test-clients: setup-dev
 	@$(IN) $(BIN)/python -m pytest -m clients -rs $(ARGS)
+
+# SCREENSHOTS=DIR leaves the pictures of docs/how-to/console.md there.
+test-web: setup-dev
+	@$(IN) MYTHOS_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest -m web $(ARGS)
 
 # Half an hour on two cores; an interrupted run goes on where it was.
 mutate: setup-dev

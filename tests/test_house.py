@@ -31,6 +31,7 @@ SAME_FLOOR = {
     ("spec", "records"),  # a malformed family file is a MythosError
     ("train", "evaluate"),  # the judge that measures refusals also says which answer of a pair declines
     ("vault", "gate"),  # who may read, and who may publish, is decided by the gate
+    ("cli", "console"),  # a command starts the web console
 }
 
 TORCH = {"model", "engine", "train", "evaluate", "data"}

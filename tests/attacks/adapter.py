@@ -1,7 +1,6 @@
 """The gate under attack, as operations by name: everything else here knows only these.
 
-Every operation returns a word: OK, ALLOW | HOLD | BLOCK with reason codes, GRANT | DENY, or the code of a
-refusal.
+Every operation returns a word: OK, ALLOW | HOLD | BLOCK with codes, GRANT | DENY, or a refusal's code.
 """
 
 import base64
@@ -46,6 +45,7 @@ ORIGIN = "town.example/log"
 ASKS = {
     "delete", "gate", "request", "load", "copies", "check_log", "check_proof", "witness", "head",
     "stream_end", "asset_list", "asset_search", "public_get", "exposure_audit",
+    "incident_clocks", "report_verify", "report_guess", "report_mark",
 }  # fmt: skip
 AUDIENCES = {"early_access": "researchers", "expanded": "enterprises", "general": "public"}
 

@@ -20,6 +20,6 @@ def test_control(case: Path, tmp_path: Path) -> None:
 
 
 def test_every_case_has_both() -> None:
-    found = CASES + runner.cases("cases_served") + runner.cases("cases_assets")
+    found = CASES + [case for f in ("served", "assets", "incidents") for case in runner.cases(f"cases_{f}")]
     assert found and all({"attack.toml", "control.toml"} == {f.name for f in c.iterdir()} for c in found)
     assert len({case.name.split("_")[1] for case in found}) > 100

@@ -1,6 +1,7 @@
 """The half of the adapter for assets and publication: the vault's own functions, and its two listeners."""
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from mythos.store.keys import create_key
 from mythos.vault import assets, own_exposure, publications, search, shares
 from mythos.vault.egress import Egress, set_limit
 from mythos.vault.errors import NoAsset, NotAllowedHere, OverLimit
+from tests.attacks import adapter_incidents
 from tests.gate.town import DAY
 from tests.vault.test_exposure import seen
 
@@ -32,6 +34,10 @@ class Vaulted:
         self.secrets: dict[str, str] = {"": ""}
         self._urls: dict[str, str] = {}
         self._running = ExitStack()
+
+    def __getattr__(self, name: str) -> Any:
+        """Operations on incidents and reports: in adapter_incidents.py."""
+        return partial(getattr(adapter_incidents, name), self)
 
     def stop(self) -> None:
         self._running.close()

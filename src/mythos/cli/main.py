@@ -12,9 +12,11 @@ from typer.exceptions import TyperException
 from mythos.cli import (
     commands_data,
     commands_gate,
+    commands_incident,
     commands_ledger,
     commands_plan,
     commands_receipt,
+    commands_report,
     commands_vault,
     output,
 )
@@ -41,6 +43,8 @@ app.add_typer(commands_plan.app, name="plan")
 app.add_typer(commands_vault.app, name="vault")
 app.add_typer(commands_vault.publication, name="publication")
 app.add_typer(commands_vault.demo, name="demo")
+app.add_typer(commands_incident.app, name="incident")
+app.add_typer(commands_report.app, name="report")
 
 
 Port = Annotated[
@@ -109,6 +113,17 @@ def serve(
     from mythos.cli.up import run_serve
 
     return run_serve(family, host, port, strict, memory_limit, STARTED)
+
+
+@app.command()
+def console(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: 8430, or any free port when taken.")] = 0,
+    json: Json = False,
+) -> int:
+    """The web console, on loopback, until Ctrl-C; mints a key to sign in with that dies with it."""
+    from mythos.cli.console import run
+
+    return run(port)
 
 
 @app.command()

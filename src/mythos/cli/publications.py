@@ -23,7 +23,7 @@ LEAP = 60.0  # seconds that the clock may run ahead of the time that has passed,
 def run_request(asset: str, starts: str, ends: str, why: str, who: str) -> int:
     desk = open_desk()
     person, secret = desk.key(who, ASKERS)
-    times = (_time(starts, desk.records.clock.now()), _time(ends, 0.0))
+    times = (time_of(starts, desk.records.clock.now()), time_of(ends, 0.0))
     made = publications.request_publication(*desk.acting, asset, *times, why, person, secret)
     return said(desk, f"{made.id}: two others vote on it, then `mythos publication open {made.id}`", made)
 
@@ -131,7 +131,7 @@ def _tick(acting: tuple, stop: threading.Event) -> None:
             note(f"the public area could not be laid out: {error.message}")
 
 
-def _time(given: str, default: float) -> float:
+def time_of(given: str, default: float) -> float:
     """POSIX seconds of an ISO 8601 time; without an offset it is local time."""
     from datetime import datetime
 

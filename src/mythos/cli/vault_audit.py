@@ -7,6 +7,8 @@ from dataclasses import asdict
 from mythos.cli.local import Records
 from mythos.cli.output import Exit, emit, json_wanted, note, show, table
 from mythos.cli.vault import opened
+from mythos.console.app import create_console_app
+from mythos.console.pages import files
 from mythos.ledger.log import audit
 from mythos.records.principal import OPERATOR
 from mythos.serve.apart import running
@@ -18,7 +20,11 @@ from mythos.store.keys import create_key, revoke_key
 from mythos.store.listeners import listeners
 from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
+from mythos.vault.incidents import lessons_of
+from mythos.vault.last_audit import keep_audit
+from mythos.vault.lessons import with_lessons
 from mythos.vault.own_exposure import (
+    console_target,
     model_target,
     names_within,
     open_files,
@@ -37,6 +43,8 @@ def run_audit(base_url: str | None, paths: list[str]) -> int:
     else:
         report = own_audit(records)
     found = {what: sum(f.what == what for f in report.findings) for what in {f.what for f in report.findings}}
+    if base_url is None:
+        keep_audit(records.store, records.clock, OPERATOR, report)
     outcome = "void" if report.void else "found" if report.findings else "clean"
     audit(
         records.store, records.clock, OPERATOR, "vault.audit", outcome, found=found, requests=report.requests
@@ -66,20 +74,32 @@ def own_audit(records: Records) -> AuditReport:
         targets += [
             public_target(records.store, records.clock, url) for name, url in running_now if name == "public"
         ]
+        if not any(name == "console" for name, _ in running_now):
+            listener = stack.enter_context(bind("127.0.0.1", 0))
+            pages = create_console_app(VaultService(records.store, records.clock))
+            running_now.append(("console", stack.enter_context(running(pages, listener))))
+        beside = {path: body for path, (_, body) in files().items()}
+        targets += [
+            console_target(records.store, url, beside) for name, url in running_now if name == "console"
+        ]
         names = names_within(records.store, OPERATOR)
         if session := read_session(records.home):
             from mythos.spec.load import load_family
 
             tiers = [tier.name for tier in load_family(session.family).tiers]
             targets.append(model_target(session.base_url, tiers, stranger))
+        lessons = [lesson for _, lesson in lessons_of(records.store, records.clock, OPERATOR)]
+        targets, left = with_lessons(targets, lessons)
+        for lesson in left:
+            note(f"the lesson {lesson.path} was not visited: no listener {lesson.listener} runs")
         report = audit_exposure(targets, names)
-    files = (*open_files(records.store), *strays(records.store, records.clock))
+    lying = (*open_files(records.store), *strays(records.store, records.clock))
     return AuditReport(
         report.void,
         report.canary,
         (*report.targets, "files"),
         report.requests,
-        report.findings + files,
+        report.findings + lying,
         report.unreachable,
     )
 

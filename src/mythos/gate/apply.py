@@ -8,9 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from mythos.gate.grants import widens
+from mythos.gate.incidents import (
+    take_closed,
+    take_contained,
+    take_counted,
+    take_finding,
+    take_opened,
+    take_reported,
+)
 from mythos.gate.policy import lint, pack_digest, pack_from_json
 from mythos.gate.publications import take_publication, take_request, take_unpublication, take_vote
 from mythos.gate.release import against, check, in_force
+from mythos.gate.reports import take_report, take_report_filed, take_report_publication
 from mythos.gate.state import Cast, Rejected, State
 from mythos.gate.votes import same_place, signed_by_quorum
 from mythos.records import dsse
@@ -18,6 +27,14 @@ from mythos.records.canonical import RecordError
 from mythos.records.clock import TOLERANCE
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
+from mythos.records.incident import (
+    IncidentClosed,
+    IncidentContained,
+    IncidentCounted,
+    IncidentFinding,
+    IncidentOpened,
+    IncidentReported,
+)
 from mythos.records.publication import Publication, PublicationRequest, PublicationVote, Unpublication
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import (
@@ -31,6 +48,7 @@ from mythos.records.release import (
     Vote,
     Withdrawal,
 )
+from mythos.records.report import IssuedReport, ReportFiled, ReportPublication
 from mythos.records.signed import KINDS, digest, from_plain, kind_of, unseal
 from mythos.records.trust import SERVICES, VOTERS, Key, Role, TrustRoot
 
@@ -323,4 +341,13 @@ _HANDLERS: dict[type, Callable[[State, Any, list[Key], float], None]] = {
     PublicationVote: take_vote,
     Publication: take_publication,
     Unpublication: take_unpublication,
+    IncidentOpened: take_opened,
+    IncidentFinding: take_finding,
+    IncidentContained: take_contained,
+    IncidentCounted: take_counted,
+    IncidentReported: take_reported,
+    IncidentClosed: take_closed,
+    IssuedReport: take_report,
+    ReportFiled: take_report_filed,
+    ReportPublication: take_report_publication,
 }

@@ -84,22 +84,27 @@ def build_bundle(
         if not found:
             raise MythosError(f"no decision {decision[:80]!r} is on record")
         if deployment and found[0][1] == HANDLING:
-            found += _kept(conn, "trust-root")
+            found += kept(conn, "trust-root")
     if receipt is not None:
         found.append((receipt.logged, "receipt", receipt.envelope))
-    found.sort()
-    log = own_log(home)
-    head = _reaching(store, log, found[-1][0]) or publish_own(store, clock)
-    entries = []
-    for seq, kind, envelope in found:
-        proof, opened = prove(store, tiles_of(home), log, seq, head.head.size)
-        path = tuple(step.hex() for step in proof.path)
-        entries.append(Entry(kind, seq, envelope.decode(), opened[16:].decode(), opened[:16].hex(), path))
+    head, entries = entries_of(home, store, clock, found)
     operator = operator_keys(home)
     signing = (operator, service_key(home, SERVER_KEY), service_key(home, LEDGER_KEY))
     raw = [key.public_key().public_bytes_raw().hex() for key in signing]
     keys = b"" if deployment else seal_keys(ServiceKeys(*raw), operator)
-    return Bundle(VERSION, head.note.decode(), keys.decode(), tuple(entries))
+    return Bundle(VERSION, head.note.decode(), keys.decode(), entries)
+
+
+def entries_of(home: Home, store: Store, clock: Clock, found: Found) -> tuple[SignedHead, tuple[Entry, ...]]:
+    """These records in the order of the ledger, each with its place under one signed head."""
+    log = own_log(home)
+    head = _reaching(store, log, max(found)[0]) or publish_own(store, clock)
+    entries = []
+    for seq, kind, envelope in sorted(found):
+        proof, opened = prove(store, tiles_of(home), log, seq, head.head.size)
+        path = tuple(step.hex() for step in proof.path)
+        entries.append(Entry(kind, seq, envelope.decode(), opened[16:].decode(), opened[:16].hex(), path))
+    return head, tuple(entries)
 
 
 def _reaching(store: Store, log: Verifier, seq: int) -> SignedHead | None:
@@ -112,7 +117,8 @@ def _reaching(store: Store, log: Verifier, seq: int) -> SignedHead | None:
     return None
 
 
-def _kept(conn: sa.Connection, *kinds: str) -> Found:
+def kept(conn: sa.Connection, *kinds: str) -> Found:
+    """Every record of these kinds."""
     c = records.c
     rows = conn.execute(sa.select(c.seq, c.kind, c.envelope).where(c.kind.in_(kinds)))
     return [(row.seq, row.kind, row.envelope) for row in rows]
@@ -126,7 +132,7 @@ def _handling(conn: sa.Connection, decision: str) -> Found:
 
 def _release(conn: sa.Connection, decision: str) -> Found:
     """The release, what it names, its policy, vetoes on the same weights, withdrawals, all trust roots."""
-    rows = _kept(conn, "release", "vote", "withdrawal", "halt", "policy", "plan", "evidence", "trust-root")
+    rows = kept(conn, "release", "vote", "withdrawal", "halt", "policy", "plan", "evidence", "trust-root")
     said: dict[int, dict[str, Any]] = {seq: dsse.peek(envelope) for seq, _, envelope in rows}
     release = next((s for seq, k, _ in rows if k == "release" and (s := said[seq])["id"] == decision), None)
     if release is None:

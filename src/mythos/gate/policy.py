@@ -17,6 +17,7 @@ from mythos.records.errors import MythosError
 from mythos.records.policy import PolicyPack
 from mythos.records.profile import CHECKS
 from mythos.records.release import STAGES
+from mythos.records.report import ReportKind
 from mythos.records.signed import digest, from_plain, payload, to_plain
 from mythos.records.table import from_table
 
@@ -123,6 +124,12 @@ def lint(pack: PolicyPack) -> list[Finding]:
             k == row.key or k.startswith(row.key + ".") for k in keys
         ):
             error(f"crosswalk.{i}", f"row {row.row} points to {row.key}, which is not in the pack")
+    for i, clock in enumerate(pack.clocks):
+        kind = clock.name.removesuffix("_report")
+        if clock.hours < 0 or clock.name.endswith("_report") and kind not in list(ReportKind):
+            error(f"clocks.{i}", f"no clock of this kind: reports are {', '.join(ReportKind)}")
+        if clock.name.endswith("_report") and clock.hours == 0 and clock.trigger not in STAGES[1:]:
+            error(f"clocks.{i}", "a report that must be public first names the stage from which on")
     if not pack.clocks:
         found.append(Finding("warning", "clocks", "no deadline for incidents or reviews"))
     return found

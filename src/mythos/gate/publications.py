@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from mythos.gate.state import Rejected, State
+from mythos.records.asset import AssetPermit, AssetRefusal
+from mythos.records.principal import Principal, is_operator
 from mythos.records.publication import Publication, PublicationRequest, PublicationVote, Unpublication
 from mythos.records.reasons import Code
 from mythos.records.release import Choice
@@ -82,6 +85,52 @@ def against(state: State, request: PublicationRequest, now: float) -> tuple[Code
     if len(persons) < QUORUM:
         return Code.QUORUM_NOT_MET, f"{len(persons)} of {QUORUM} persons other than the requester"
     return None
+
+
+class Standing(StrEnum):
+    """How a request stands."""
+
+    WAITING = "waiting for votes"
+    READY = "ready to open"
+    SCHEDULED = "opens by itself"
+    PUBLIC = "public"
+    VETOED = "vetoed"
+    WITHDRAWN = "withdrawn"
+    OVER = "over"
+    DAMAGED = "records damaged"
+
+
+_STANDS = {
+    Code.STATE_DAMAGED: Standing.DAMAGED,
+    Code.PUBLICATION_WITHDRAWN: Standing.WITHDRAWN,
+    Code.EXPIRED: Standing.OVER,
+    Code.VETOED: Standing.VETOED,
+    Code.QUORUM_NOT_MET: Standing.WAITING,
+}
+
+
+def stands(state: State, request: PublicationRequest, now: float) -> tuple[Standing, str]:
+    """How a request stands at `now`, and what stands against it ("" for nothing)."""
+    if refused := against(state, request, now):
+        return _STANDS[refused[0]], refused[1]
+    made = opened(state, request)
+    if made is None:
+        return Standing.READY, ""
+    return (Standing.PUBLIC if is_public(state, made, now) else Standing.SCHEDULED), ""
+
+
+def opened(state: State, request: PublicationRequest) -> Publication | None:
+    """What the gate made of a request; None when it has not decided on it."""
+    return next((one for one in state.publications.values() if one.request == request.id), None)
+
+
+def may_follow(principal: Principal, leave: AssetPermit | AssetRefusal) -> bool:
+    """Who may see a request, its copy and its votes: those who vote, and the asset's owner.
+
+    Persons vote with keys of their own; they look at what they vote on by a key of the local organisation.
+    `leave` is what `authorize_asset` says of managing the asset.
+    """
+    return is_operator(principal) or isinstance(leave, AssetPermit)
 
 
 def votes_for(state: State, request: PublicationRequest) -> tuple[str, ...]:

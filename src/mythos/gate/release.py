@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mythos.gate.state import State, later, suspended
+from mythos.gate.reports import unpublished
+from mythos.gate.state import State, developers, later, suspended
 from mythos.gate.verdict import DomainVerdict, Run, domain_verdict, safeguard_verdict
 from mythos.gate.votes import DAY, Count, count, enrolled, same_place, vetoes
 from mythos.records.canonical import canonical
@@ -15,7 +16,6 @@ from mythos.records.profile import NO_PROFILE
 from mythos.records.reasons import Code, Verdict
 from mythos.records.release import STAGES, Release, Stage, Subject
 from mythos.records.signed import digest
-from mythos.records.trust import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ def check(
     _check_order(found, state, pack, rule, subject, strategy, now, rollback)
     if suspended(state, subject.tier, {}) is not None:
         found.hold(Code.SUSPENDED, f"{subject.tier} is suspended")
+    for kind in unpublished(state, pack, subject, now):
+        found.block(Code.REPORT_NOT_PUBLISHED, f"a complete {kind} report about it must be public first")
 
     runs = runs_for(state, subject)
     pieces = [piece for run in runs for piece in run.evidence]
@@ -112,6 +114,11 @@ def audience_id(audience: AudienceClass) -> str:
 
 
 def runs_for(state: State, subject: Subject) -> list[Run]:
+    """As `runs_on`, for the weights and profile of `subject`."""
+    return runs_on(state, subject.root, subject.profile)
+
+
+def runs_on(state: State, root: str, profile: str) -> list[Run]:
     """Every plan on these weights, with its evidence, under this profile or under none.
 
     What was measured without safeguards bounds what can be done with them.
@@ -121,7 +128,7 @@ def runs_for(state: State, subject: Subject) -> list[Run]:
         by_plan.setdefault(piece.plan, []).append(piece)
     runs = []
     for plan in state.plans.values():
-        if plan.root != subject.root or plan.profile not in (subject.profile, NO_PROFILE):
+        if plan.root != root or plan.profile not in (profile, NO_PROFILE):
             continue
         pieces = sorted(by_plan.get(plan.id, []), key=lambda piece: piece.look)
         role, org = state.signed_as[plan.id], state.orgs_of[plan.evaluator].casefold()
@@ -253,11 +260,7 @@ def _domains(
     now: float,
 ) -> tuple[tuple[DomainVerdict, ...], float]:
     """The verdict of every domain of the stage, and when the first of them lapses."""
-    developers = frozenset(  # whoever ever held another key: leaving makes nobody independent
-        state.orgs_of[holder].casefold()
-        for holder, role in state.bound.values()
-        if holder in state.orgs_of and role is not Role.EXTERNAL
-    )
+    inside = developers(state)
     broken = [state.at[i.id] for i in state.incidents.values() if i.profile == subject.profile]
     again = [run.planned_at for run in runs if run.plan.profile == subject.profile and run.evidence]
     if broken and max(again, default=0.0) <= max(broken):
@@ -281,7 +284,7 @@ def _domains(
         if domain is None:
             found.block(Code.POLICY_INCOMPLETE, f"no domain {name}")
             continue
-        verdict = domain_verdict(domain, pack, state.packs, runs, now, state.drill, developers)
+        verdict = domain_verdict(domain, pack, state.packs, runs, now, state.drill, inside)
         verdicts.append(verdict)
         if verdict.verdict is Verdict.ALLOW:
             until = min(until, verdict.expires_at)

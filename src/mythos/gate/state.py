@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mythos.records.errors import MythosError
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation
+from mythos.records.incident import Document
 from mythos.records.policy import PolicyPack
 from mythos.records.publication import Publication, PublicationRequest
 from mythos.records.reasons import Code
 from mythos.records.release import Incident, Release, Stage, Suspension, Vote
+from mythos.records.report import IssuedReport
 from mythos.records.trust import Role, TrustRoot
 
 
@@ -66,7 +68,7 @@ class State:
     releases: dict[str, Release] = field(default_factory=dict)
     fallen: dict[str, tuple[float, Code]] = field(default_factory=dict)  # releases that ended before time
     suspensions: dict[str, Suspension] = field(default_factory=dict)  # those in force
-    incidents: dict[str, Incident] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)  # broken safeguards
     organisations: dict[str, Organisation] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     granted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # organisation: ids of its grants
@@ -75,6 +77,10 @@ class State:
     ballots: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # request: `publications.Ballot`s
     publications: dict[str, Publication] = field(default_factory=dict)
     unpublished: dict[str, float] = field(default_factory=dict)  # requests that were withdrawn
+    cases: dict[str, Any] = field(default_factory=dict)  # incidents: `incidents.Case`s
+    reports: dict[str, IssuedReport] = field(default_factory=dict)
+    filed: dict[str, Document] = field(default_factory=dict)  # report: its fields and salts
+    laid_open: dict[str, str] = field(default_factory=dict)  # publication request: report it is of
     acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)  # record: servers
     at: dict[str, float] = field(default_factory=dict)  # every record's id, to its time
 
@@ -113,6 +119,18 @@ def suspended(state: State, tier: str, attributes: Mapping[str, str]) -> Suspens
         if all(known[name] in ("", _plain(value)) for name, value in found.where.items()):
             return found
     return None
+
+
+def developers(state: State) -> frozenset[str]:
+    """Organisations of whoever ever held another key than an external evaluator's, in lower case.
+
+    Leaving makes nobody independent.
+    """
+    return frozenset(
+        state.orgs_of[holder].casefold()
+        for holder, role in state.bound.values()
+        if holder in state.orgs_of and role is not Role.EXTERNAL
+    )
 
 
 def _plain(text: str) -> str:

@@ -11,6 +11,7 @@ from mythos.records.canonical import RecordError
 from mythos.records.clock import Clock
 from mythos.records.errors import MythosError
 from mythos.records.grant import Revocation
+from mythos.records.incident import IncidentContained
 from mythos.records.principal import Principal
 from mythos.records.publication import Unpublication
 from mythos.records.reasons import Code
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from mythos.store.db import Store
 
 # These only take something away: a wrong clock must not prevent them.
-RESTRICTING = frozenset({Halt, Incident, Suspension, Revocation, Acknowledgement, Unpublication})
+RESTRICTING = frozenset(
+    {Halt, Incident, Suspension, Revocation, Acknowledgement, Unpublication, IncidentContained}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,12 +164,12 @@ def trust_named(text: bytes) -> str:
     elif data.startswith(b"["):
         roots: list[TrustRoot] = []
         for envelope in map(str, parse(data, MAX_BUNDLE)):
-            roots.append(_next_root(roots[-1] if roots else None, decode(envelope, "trust root")))
+            roots.append(next_root(roots[-1] if roots else None, decode(envelope, "trust root")))
         if roots:
             return digest(roots[0])
     else:
         root = from_plain(TrustRoot, dsse.peek(data))
-        return digest(_next_root(None, data) if root.version == 1 else root)  # later ones are hash-chained
+        return digest(next_root(None, data) if root.version == 1 else root)  # later ones are hash-chained
     raise RecordError("neither a digest, an Ed25519 public key, a signed trust root nor a chain of them")
 
 
@@ -254,9 +254,9 @@ def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
         _service_keys(bundle.keys, chain)
     later: list[tuple[Entry, dict[str, Any]]] = []
     for entry in bundle.entries:
-        event = _logged(entry, head)
+        event = logged(entry, head)
         if entry.kind == "trust-root":
-            root = _next_root(chain.roots[-1] if chain.roots else None, entry.envelope.encode())
+            root = next_root(chain.roots[-1] if chain.roots else None, entry.envelope.encode())
             chain.roots.append(root)
             chain.deployment = chain.deployment or digest(root)
             chain.keys = {key.id: key for key in root.keys}
@@ -274,7 +274,7 @@ def _verify(data: bytes, trust: str, chain: Chain) -> Iterator[str]:
         known = {chain.operator, hashlib.sha256(bytes.fromhex(chain.operator)).hexdigest()}
         yield f"no trust root: the operator's key {chain.operator[:16]} vouches for the service keys"
     _need(not trust or trust in known, "this is not the deployment that is trusted here")
-    _signed_head(bundle.head.encode(), chain)
+    signed_head(bundle.head.encode(), chain)
     yield f"log: {len(kinds)} records included under the signed head of {head.size} leaves"
     if chain.release is not None:
         yield from _release(chain.release, chain)
@@ -287,7 +287,7 @@ def _need(holds: bool, message: str) -> None:
         raise RecordError(message)
 
 
-def _logged(entry: Entry, head: TreeHead) -> dict[str, Any]:
+def logged(entry: Entry, head: TreeHead) -> dict[str, Any]:
     """The ledger event of an entry, which is in the tree and speaks of this envelope."""
     sizes = [32, *(64 for _ in entry.path)]
     for text, size in zip([entry.salt, *entry.path], sizes, strict=True):
@@ -391,7 +391,7 @@ def _service_keys(envelope: str, chain: Chain) -> None:
     chain.keys = {key.id: key for key in keys}
 
 
-def _next_root(old: TrustRoot | None, envelope: bytes) -> TrustRoot:
+def next_root(old: TrustRoot | None, envelope: bytes) -> TrustRoot:
     """The trust root in `envelope`, signed by the threshold of the version before and by its own."""
     claimed = from_plain(TrustRoot, dsse.peek(envelope))
     known = {**(old.public_keys() if old else {}), **claimed.public_keys()}
@@ -416,7 +416,8 @@ def covers(roles: Sequence[Role], held: list[Role]) -> bool:
     return all(held.count(role) >= list(roles).count(role) for role in roles)
 
 
-def _signed_head(note: bytes, chain: Chain) -> None:
+def signed_head(note: bytes, chain: Chain) -> None:
+    """The note must be signed by the log that the chain's keys name; its witnesses are filed."""
     assert chain.head is not None
     origin = chain.head.origin
     witnesses = [

@@ -13,6 +13,14 @@ from mythos.records.canonical import RecordError, canonical, parse, parse_canoni
 from mythos.records.errors import MythosError
 from mythos.records.evidence import Evidence, Plan
 from mythos.records.grant import Grant, Organisation, Revocation
+from mythos.records.incident import (
+    IncidentClosed,
+    IncidentContained,
+    IncidentCounted,
+    IncidentFinding,
+    IncidentOpened,
+    IncidentReported,
+)
 from mythos.records.publication import Publication, PublicationRequest, PublicationVote, Unpublication
 from mythos.records.receipt import Receipt
 from mythos.records.release import (
@@ -26,6 +34,7 @@ from mythos.records.release import (
     Vote,
     Withdrawal,
 )
+from mythos.records.report import IssuedReport, ReportFiled, ReportPublication
 from mythos.records.table import from_table
 from mythos.records.trust import TrustRoot
 
@@ -50,6 +59,15 @@ KINDS: dict[str, type] = {
     "publication-vote": PublicationVote,
     "publication": Publication,
     "unpublication": Unpublication,
+    "incident-opened": IncidentOpened,
+    "incident-finding": IncidentFinding,
+    "incident-contained": IncidentContained,
+    "incident-counted": IncidentCounted,
+    "incident-reported": IncidentReported,
+    "incident-closed": IncidentClosed,
+    "report": IssuedReport,
+    "report-filed": ReportFiled,
+    "report-publication": ReportPublication,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -150,7 +150,7 @@ async def _replace(call: Call, receive: Receive, send: Send) -> None:
     await respond(send, 200, {"id": call.asset, "version": number})
 
 
-async def _read(call: Call, receive: Receive, send: Send) -> None:
+async def read_content(call: Call, receive: Receive, send: Send) -> None:
     """Content, with ranges and conditions. Nothing of them is looked at before leave is given."""
     given = _query(call, {"version"})
     version = int(given["version"]) if given.get("version", "").isdigit() else None
@@ -159,7 +159,7 @@ async def _read(call: Call, receive: Receive, send: Send) -> None:
     looked = await run_in_threadpool(look_at, *call.place, call.asset, "asset.read", version)
     entry, number, size = looked
     tag = f'"{entry.tag}"' if number == entry.asset.version else f'"v{number}"'
-    about = [(b"etag", tag.encode()), (b"accept-ranges", b"bytes"), (b"content-disposition", b"attachment")]
+    about = [(b"etag", tag.encode()), (b"accept-ranges", b"bytes"), attachment(entry.about.name)]
     if call.header("if-match") and not _matches(call.header("if-match"), tag):
         raise ApiError(412, "it has changed", code="changed")
     status, start, end = 200, 0, size
@@ -294,6 +294,12 @@ async def _small(receive: Receive) -> bytes:
     return body
 
 
+def attachment(name: str) -> tuple[bytes, bytes]:
+    """The header that has a browser save an answer, never show it (RFC 6266); `name` "" for none."""
+    named = f"; filename*=UTF-8''{quote(name, safe='')}" if name.strip(". ") else ""
+    return b"content-disposition", f"attachment{named}".encode()
+
+
 def _no_elsewhere(call: Call) -> None:
     """ApiError for any field by which an upload could say that others may see it: there is no such thing."""
     names = [name.decode("latin-1") for name in call.headers]
@@ -358,7 +364,7 @@ def _range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
 ROUTES: tuple[tuple[str, dict[str, Handler]], ...] = (
     ("/v1/assets", {"GET": _list, "HEAD": _list, "POST": _add}),
     ("/v1/assets/search", {"GET": _search, "HEAD": _search}),
-    ("/v1/assets/{id}", {"GET": _read, "HEAD": _read, "PUT": _replace, "DELETE": _delete}),
+    ("/v1/assets/{id}", {"GET": read_content, "HEAD": read_content, "PUT": _replace, "DELETE": _delete}),
     ("/v1/assets/{id}/about", {"GET": _about, "HEAD": _about}),
     ("/v1/assets/{id}/preview", {"GET": _preview, "HEAD": _preview}),
     ("/v1/assets/{id}/shares", {"POST": _share}),

@@ -23,7 +23,7 @@ from mythos.serve.place import check_place, credential
 from mythos.serve.recorder import Recorder
 from mythos.serve.settings import Limits
 from mythos.store.db import Store, StoreError
-from mythos.store.keys import principal_for_secret
+from mythos.store.keys import principal_for_hash, principal_for_secret
 from mythos.vault.errors import BadField, NoAsset, NotAllowedHere, OverLimit
 
 log = logging.getLogger("mythos.serve")
@@ -54,6 +54,10 @@ class VaultService:
         """Who holds this credential; None for nobody. Blocks."""
         digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
         return self.session_keys.get(digest) or principal_for_secret(self.store, secret)
+
+    def principal_of(self, digest: bytes) -> Principal | None:
+        """As `principal_for`, by the SHA-256 of the credential."""
+        return self.session_keys.get(digest.hex()) or principal_for_hash(self.store, digest)
 
 
 class VaultFront:

@@ -103,11 +103,13 @@ def principal_for_secret(store: Store, secret: str) -> Principal | None:
     The look-up is by the secret's hash, so its timing tells nothing of the secret itself.
     """
     try:
-        digest = secret_hash(secret) if len(secret) <= MAX_SECRET else None
+        return principal_for_hash(store, secret_hash(secret)) if len(secret) <= MAX_SECRET else None
     except UnicodeEncodeError:
-        digest = None
-    if digest is None:
         return None
+
+
+def principal_for_hash(store: Store, digest: bytes) -> Principal | None:
+    """Who holds the secret with this SHA-256; None when no live key has it."""
     wanted = sa.select(api_keys.c.id, api_keys.c.org, api_keys.c.secret_hash, api_keys.c.purpose)
     wanted = wanted.where(api_keys.c.secret_hash == digest, api_keys.c.revoked.is_(None))
     with store.read() as conn:

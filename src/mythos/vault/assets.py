@@ -42,6 +42,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """One content of an asset: who put it, when, how large."""
+
+    number: int
+    by: str
+    time: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """Bytes [start, end) of a version. `chunks` decrypts as it is read, and stops when leave is withdrawn."""
 
@@ -153,6 +163,24 @@ def look_at(
     with attempt(store, clock, principal, action, asset), store.read() as conn:
         known, _, number = _readable(store, conn, clock, principal, asset, version)
         return _entry(store, conn, known, principal), number, _version(conn, asset, number).size
+
+
+def versions_of(store: Store, clock: Clock, principal: Principal, asset: str) -> list[Version]:
+    """Every version, the newest first; for those who may write. NoAsset, NotAllowedHere."""
+    with attempt(store, clock, principal, "asset.versions", asset), store.read() as conn:
+        permitted(store, conn, principal, asset, AssetAction.WRITE, now_in(conn, clock))
+        v, b = asset_versions.c, asset_blobs.c
+        wanted = sa.select(v.number, v.by, v.time, b.size).join(asset_blobs, b.id == v.blob)
+        rows = conn.execute(wanted.where(v.asset == asset).order_by(v.number.desc())).all()
+    return [Version(*row) for row in rows]
+
+
+def leave_of(store: Store, clock: Clock, principal: Principal, asset: str) -> tuple[AssetPermit, bool]:
+    """By what `principal` may read an asset, and whether they may put new versions too. NoAsset."""
+    with attempt(store, clock, principal, "asset.show", asset), store.read() as conn:
+        now = now_in(conn, clock)
+        known, permit = permitted(store, conn, principal, asset, AssetAction.READ, now)
+        return permit, _may(state_in(store, conn), known, principal, now, AssetAction.WRITE)
 
 
 def read_asset(

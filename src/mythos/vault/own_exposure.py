@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -69,6 +69,25 @@ def strays(store: Store, clock: Clock) -> list[Finding]:
         for found in (sorted(area.iterdir()) if area.is_dir() else ())
         if public_now(store, clock, found.name) is None
     ]
+
+
+def console_target(store: Store, base_url: str, files: Mapping[str, bytes]) -> Target:
+    """The web console: without a session every address is the sign-in page; `files` are what it needs."""
+    a = assets.c
+    with store.read() as conn:
+        ids = conn.execute(sa.select(a.id).order_by(a.logged.desc()).limit(ASSETS)).scalars().all()
+    known = []
+    for asset in ids:
+        twin = new_id("ast")
+        for form in ("/vault/{}", "/vault/{}/content", "/vault/{}/publish", "/vault?after={}"):
+            known.append((form.format(asset), form.format(twin)))
+    for request in list(load_state(store).requests)[-OLD:]:
+        twin = new_id("pubreq")
+        known += [(f"/publications/{request}{end}", f"/publications/{twin}{end}") for end in ("", "/copy")]
+    allowed = {path: (body, b"") for path, body in files.items()}
+    return Target(
+        name="console", base_url=base_url, known=tuple(known), allowed=allowed, seeds=tuple(allowed)
+    )
 
 
 def model_target(base_url: str, tiers: Sequence[str], stranger: str = "") -> Target:

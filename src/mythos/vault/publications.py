@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from mythos.gate.state import State
 from mythos.gate.submit import load_state, submit
 from mythos.ledger.log import append, audit
 from mythos.records.asset import AssetAction
-from mythos.records.canonical import canonical
+from mythos.records.canonical import RecordError, canonical
 from mythos.records.clock import Clock
 from mythos.records.ids import new_id
 from mythos.records.principal import LOCAL_ORG, Principal
@@ -33,13 +33,13 @@ from mythos.records.publication import (
     Unpublication,
 )
 from mythos.records.release import Choice
-from mythos.records.signed import digest, seal
+from mythos.records.signed import digest, payload, seal
 from mythos.store.db import Store
 from mythos.store.home import private_directory
 from mythos.store.tables import asset_blobs, publication_copies, records
 from mythos.vault.assets import look_at, read_asset
 from mythos.vault.blobs import Blob, discard, enter, read_range, settle, stage, writing
-from mythos.vault.errors import NotAllowedHere, VaultError
+from mythos.vault.errors import BadField, NotAllowedHere, VaultError
 from mythos.vault.keys import open_text, seal_text, vault_of
 from mythos.vault.rights import attempt, permitted, restricted_now
 
@@ -52,7 +52,10 @@ _OVERLAP = 25  # bytes: an address may lie across two pieces
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What lies sealed beside a request. `parts` are the addresses of assets that its bytes refer to."""
+    """What lies sealed beside a request. `parts` are the addresses of assets that its bytes refer to.
+
+    `draft` is the request as it was laid before its signer (canonical JSON); `name` the file's, "" for none.
+    """
 
     salt: str
     title: str
@@ -60,6 +63,8 @@ class Copy:
     why: str
     size: int
     parts: tuple[str, ...]
+    name: str = ""
+    draft: str = ""
 
 
 def request_publication(
@@ -76,6 +81,24 @@ def request_publication(
     """Ask for the newest version of one's own asset to be public in [starts_at, ends_at); 0 is without end.
 
     The copy that is voted on is made now. NotAllowedHere when it refers to an asset that nobody asked for.
+    """
+    record = draft_publication(store, clock, principal, asset, starts_at, ends_at, why, person)
+    return submit(store, clock, principal, seal(record, secret))[0]
+
+
+def draft_publication(
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    asset: str,
+    starts_at: float,
+    ends_at: float,
+    why: str,
+    person: str,
+) -> PublicationRequest:
+    """As `request_publication`, for `person` to sign elsewhere: the copy is made, nothing is asked yet.
+
+    BadField for times or a person that cannot be.
     """
     with attempt(store, clock, principal, "publication.request", asset), store.read() as conn:
         permitted(store, conn, principal, asset, AssetAction.MANAGE, restricted_now(conn, clock))
@@ -104,7 +127,23 @@ def request_publication(
                 message = f"it refers to assets that nobody asked to publish: {', '.join(missing[:5])}"
                 raise NotAllowedHere(message, "Request their publication first, or take them out.")
             about = entry.about
-            copy = Copy(salt, about.title, about.media, why[:2000], staged.size, tuple(parts))
+            copy = Copy(salt, about.title, about.media, why[:2000], staged.size, tuple(parts), about.name)
+            try:
+                record = PublicationRequest(
+                    id=request,
+                    deployment=state.deployment,
+                    asset=asset,
+                    version=number,
+                    content=content.hexdigest(),
+                    about=_about_digest(copy),
+                    audience=PUBLIC,
+                    starts_at=starts_at,
+                    ends_at=ends_at,
+                    by=person,
+                )
+            except RecordError as error:
+                raise BadField(error.message) from None
+            copy = replace(copy, draft=payload(record).decode())
             settle(store, [staged])
             with store.begin() as conn:
                 sealed = seal_text(vault_of(store), f"publication {request}", asdict(copy))
@@ -112,19 +151,7 @@ def request_publication(
                 conn.execute(publication_copies.insert().values(request=request, blob=blob, about=sealed))
         finally:
             discard(store, [staged])
-    record = PublicationRequest(
-        id=request,
-        deployment=load_state(store).deployment,
-        asset=asset,
-        version=number,
-        content=content.hexdigest(),
-        about=_about_digest(copy),
-        audience=PUBLIC,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        by=person,
-    )
-    return submit(store, clock, principal, seal(record, secret))[0]
+    return record
 
 
 def vote_publication(
@@ -137,10 +164,14 @@ def vote_publication(
     secret: Ed25519PrivateKey,
 ) -> PublicationVote:
     """One person's vote on a request, as it is on record."""
-    state = load_state(store)
-    about = digest(state.requests[request]) if request in state.requests else "0" * 64
-    record = PublicationVote(new_id("pubvote"), state.deployment, person, choice, request, about)
+    record = vote_on(load_state(store), request, choice, person)
     return submit(store, clock, principal, seal(record, secret))[0]
+
+
+def vote_on(state: State, request: str, choice: Choice, person: str) -> PublicationVote:
+    """A vote, not yet signed, on exactly the request that is on record."""
+    about = digest(state.requests[request]) if request in state.requests else "0" * 64
+    return PublicationVote(new_id("pubvote"), state.deployment, person, choice, request, about)
 
 
 def publish(
@@ -183,10 +214,15 @@ def withdraw(
     secret: Ed25519PrivateKey,
 ) -> str:
     """Withdraw a request or what it published, at once and for good; says what may lie elsewhere."""
-    state = load_state(store)
-    record = Unpublication(new_id("unpub"), state.deployment, request, reason, person)
-    submit(store, clock, principal, seal(record, secret))
-    was = [p for p in state.publications.values() if p.request == request and (place(store) / p.id).exists()]
+    record = Unpublication(new_id("unpub"), load_state(store).deployment, request, reason, person)
+    return take_withdrawal(store, clock, principal, request, seal(record, secret))
+
+
+def take_withdrawal(store: Store, clock: Clock, principal: Principal, request: str, envelope: bytes) -> str:
+    """As `withdraw`, with what was signed elsewhere about `request`."""
+    made = load_state(store).publications.values()
+    was = [p for p in made if p.request == request and (place(store) / p.id).exists()]
+    submit(store, clock, principal, envelope)
     lay_out(store, clock, principal)
     if not was:
         return "It never was public."

@@ -31,7 +31,10 @@ class NoShare(NoAsset):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who can read an asset, why, since when and until when; `share` "" for its owner."""
+    """Who can read an asset, why, since when and until when; `share` "" for its owner.
+
+    `parent` is the share that a contractor's hangs on, "" for none.
+    """
 
     org: str
     principal: str
@@ -41,6 +44,7 @@ class Reader:
     since: float
     until: float | None
     live: bool
+    parent: str = ""
 
 
 def share_asset(
@@ -140,6 +144,7 @@ def readers_of(store: Store, clock: Clock, principal: Principal, asset: str) -> 
             share.starts_at,
             share.expires_at,
             live_until(state, known.shares, share, about.org, now) is not None,
+            share.parent,
         )
         for share in sorted(known.shares.values(), key=lambda one: one.starts_at)
     ]
