@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,6 +53,7 @@ from tests.vault.test_incidents import opened
 from tests.vault.test_publication import published, voted
 from tests.vault.world import VaultTown
 
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "verify_report.py"
 NONE = Words()
 HIDE = Redaction("domain.cyber", Ground.SAFETY, "names the flaws that were tried")
 
@@ -166,6 +170,32 @@ def test_whatever_is_changed_on_a_page_breaks_it(town, how):
     changed = CHANGES[how](data)
     assert changed != data
     assert verify_page(changed, town.state.deployment).status == BROKEN
+
+
+IN_THE_DATA = {"a figure in the data", "a field dropped", "two fields exchanged", "withheld without a reason"}
+IN_THE_DATA |= {"a salt exchanged", "no record", "another field", "a second set of data"}
+
+
+def test_a_script_that_stands_alone_says_the_same(town, tmp_path):
+    """It checks the data that a page carries, and prints them: how the page looks is not its business."""
+    report = made(town, words=answered(ReportKind.CAPABILITY, HIDE))
+    full, public = (page(town, report, public) for public in (False, True))
+    file = tmp_path / "page.html"
+
+    def alone(data: bytes, *trust: str) -> tuple[int, str]:
+        file.write_bytes(data)
+        ran = subprocess.run([sys.executable, SCRIPT, file, *trust], capture_output=True, text=True)
+        return ran.returncode, ran.stdout
+
+    trust = ("--trust", town.state.deployment)
+    for data in (full, public):
+        code, text = alone(data, *trust)
+        assert code == 0 and text.endswith("verified\n")
+        assert ("WITHHELD, safety: names the flaws that were tried" in text) is (data is public)
+    assert "0/164" in alone(full)[1] and alone(full)[0] == 5
+    assert alone(full, "--trust", "0" * 64)[0] == 1
+    for how in IN_THE_DATA:
+        assert alone(CHANGES[how](full), *trust)[0] == 1, how
 
 
 def test_any_single_character_of_the_data_or_the_page(town):
