@@ -18,6 +18,7 @@ from mythos.store.keys import create_key
 from mythos.vault import assets, own_exposure, publications, search, shares
 from mythos.vault.egress import Egress, set_limit
 from mythos.vault.errors import NoAsset, NotAllowedHere, OverLimit
+from tests.attacks.said import Said
 from tests.gate.town import DAY
 from tests.vault.test_exposure import seen
 
@@ -53,8 +54,6 @@ class Vaulted:
 
     def asked(self, work: Any) -> Any:
         """GRANT; or DENY, for what does not exist to the caller, or the reason, as the log has it."""
-        from tests.attacks.adapter import Said
-
         try:
             got = work()
         except ClockError:
@@ -136,8 +135,6 @@ class Vaulted:
         headers: dict[str, str] | None = None, body: str = "",
     ) -> Any:  # fmt: skip
         """`twin` is sent as well, and must be answered in the same bytes."""
-        from tests.attacks.adapter import Said
-
         before = len(self.adapter.attempts())
         got = self.send(key, method, path, headers, body)
         codes = {str(got.status_code)}
@@ -157,7 +154,7 @@ class Vaulted:
         def work() -> None:
             now = self.town.now
             times = (now + days * DAY, now + until * DAY if until else 0.0)
-            secret = self.adapter._secret(signer)
+            secret = self.adapter.secret(signer)
             made = publications.request_publication(
                 *self.place(who), self.id(asset), *times, "why", signer, secret
             )
@@ -166,7 +163,7 @@ class Vaulted:
         return self.asked(work)
 
     def op_publish_vote(self, signer: str, request: str = "request", choice: str = "approve") -> None:
-        secret = self.adapter._secret(signer)
+        secret = self.adapter.secret(signer)
         place = self.place("operator")
         publications.vote_publication(*place, self.id(request), Choice(choice), signer, secret)
 
@@ -179,7 +176,7 @@ class Vaulted:
         return self.asked(work)
 
     def op_unpublish(self, signer: str = "board-2", request: str = "request") -> None:
-        secret = self.adapter._secret(signer)
+        secret = self.adapter.secret(signer)
         publications.withdraw(*self.place("operator"), self.id(request), "why", signer, secret)
 
     def op_public_get(
@@ -190,8 +187,6 @@ class Vaulted:
         method: str = "GET",
     ) -> Any:
         """Ask the public area, and for a made-up name as well: what is not public must look like that."""
-        from tests.attacks.adapter import Said
-
         publications.lay_out(*self.place("operator"))
         paths = [f"/p/{name}{end}" for name in (self.id(public), "pub_" + "x" * 22)]
         got, other = (httpx.request(method, self.url("public") + path, headers=headers) for path in paths)
@@ -207,8 +202,6 @@ class Vaulted:
             (self.town.home.path / "vault" / "blobs").chmod(0o755)
 
     def op_exposure_audit(self) -> Any:
-        from tests.attacks.adapter import Said
-
         found = own_exposure.open_files(self.town.store)
         found += own_exposure.strays(self.town.store, self.town.clock)
         return Said("EXPOSED", frozenset(f.what for f in found)) if found else Said("OK")
@@ -217,8 +210,6 @@ class Vaulted:
         return self.adapter.kept.get(name, name)
 
     def listed(self, found: list[Any], asset: str) -> Any:
-        from tests.attacks.adapter import Said
-
         return Said("GRANT" if self.id(asset) in {entry.asset.id for entry in found} else "DENY")
 
     def send(
