@@ -19,6 +19,7 @@ from mythos.store.listeners import listeners
 from mythos.store.session import read_session
 from mythos.vault.exposure import AuditReport, Target, audit_exposure
 from mythos.vault.own_exposure import (
+    close,
     model_target,
     names_within,
     open_files,
@@ -30,17 +31,20 @@ from mythos.vault.own_exposure import (
 
 def run_audit(base_url: str | None, paths: list[str]) -> int:
     """0 when nothing was found, 1 when something was or the run is void."""
-    records, _ = opened()
+    records, place = opened()
+    action = "vault.audit" if base_url is None else "vault.audit_other"
     if base_url is not None:
         known = tuple((path, path + secrets.token_hex(4)) for path in paths)
         report = audit_exposure([Target(base_url, base_url, known)], [])
     else:
         report = own_audit(records)
     found = {what: sum(f.what == what for f in report.findings) for what in {f.what for f in report.findings}}
-    outcome = "void" if report.void else "found" if report.findings else "clean"
-    audit(
-        records.store, records.clock, OPERATOR, "vault.audit", outcome, found=found, requests=report.requests
-    )
+    outcome = "void" if report.void else "found" if report.findings or report.unreachable else "clean"
+    facts = {"found": found, "requests": report.requests, "canary": list(report.canary)}
+    audit(*place, action, outcome, **facts)
+    closed = close(records.store, records.clock, OPERATOR, report.findings)
+    if closed and not json_wanted():
+        note(f"{closed} files were closed again, or removed from the public area")
     return said(report)
 
 

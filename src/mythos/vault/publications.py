@@ -5,7 +5,10 @@ it. The public area (`MYTHOS_HOME/public`) is a projection of the signed records
 time, by any process, as often as one likes, and always ends with exactly what is public now.
 """
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -201,6 +204,11 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
 
     What was laid out by a process that died is finished or removed. A clock that is behind opens nothing.
     """
+    with _alone(store):
+        return _laid_out(store, clock, principal, open_new)
+
+
+def _laid_out(store: Store, clock: Clock, principal: Principal, open_new: bool) -> list[str]:
     area = place(store)
     private_directory(area)
     state = load_state(store)
@@ -208,8 +216,8 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
         now = restricted_now(conn, clock)
     for found in area.iterdir():
         known = state.publications.get(found.name)
-        if known is None or not is_public(state, known, now):
-            shutil.rmtree(found)
+        if known is None or not is_public(state, known, now) or not _is_plain(found):
+            _remove(found)
     opened = []
     for one in state.publications.values() if open_new else ():
         if is_public(state, one, now) and not (area / one.id).exists():
@@ -224,12 +232,32 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
     return opened
 
 
+@contextlib.contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """While the public area is changed: another process would take a draft of this one for a stray."""
+    lock = os.open(store.home.path / "public.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Whatever somebody laid there; a link itself, never what it leads to."""
+    shutil.rmtree(path) if _is_plain(path) else path.unlink()
+
+
 def public_now(store: Store, clock: Clock, publication: str) -> Path | None:
     """The directory of a publication that may be read now by anybody; None for every other name."""
     state: State = load_state(store)
     known = state.publications.get(publication)
     found = place(store) / publication if known else None
-    if known is None or found is None or not is_public(state, known, clock.now()) or not found.is_dir():
+    if known is None or found is None or not is_public(state, known, clock.now()) or not _is_plain(found):
         return None
     return found
 
