@@ -5,10 +5,14 @@ from typing import Any
 
 import httpx
 
+from mythos.gate.submit import submit
 from mythos.records.asset import AssetAction, Kind
 from mythos.records.clock import ClockError
+from mythos.records.ids import new_id
 from mythos.records.principal import OPERATOR, Principal
+from mythos.records.publication import PublicationVote
 from mythos.records.release import Choice
+from mythos.records.signed import digest, seal
 from mythos.serve.apart import running
 from mythos.serve.listening import bind
 from mythos.serve.public_app import create_public_app
@@ -121,8 +125,8 @@ class Vaulted:
 
         return self.asked(work)
 
-    def op_asset_release_hold(self, hold: str = "hold") -> Any:
-        return self.asked(lambda: assets.release_hold(*self.place("operator"), self.id(hold)))
+    def op_asset_release_hold(self, hold: str = "hold", who: str = "operator") -> Any:
+        return self.asked(lambda: assets.release_hold(*self.place(who), self.id(hold)))
 
     def op_asset_delete(self, asset: str = "asset", who: str = "operator") -> Any:
         return self.asked(lambda: assets.delete_asset(*self.place(who), self.id(asset)))
@@ -162,10 +166,16 @@ class Vaulted:
 
         return self.asked(work)
 
-    def op_publish_vote(self, signer: str, request: str = "request", choice: str = "approve") -> None:
-        secret = self.adapter.secret(signer)
-        place = self.place("operator")
-        publications.vote_publication(*place, self.id(request), Choice(choice), signer, secret)
+    def op_publish_vote(
+        self, signer: str, request: str = "request", choice: str = "approve", seen: str = ""
+    ) -> None:
+        """`seen` is the request that the signer was shown, if it is another than the one they vote on."""
+        secret, state = self.adapter.secret(signer), self.town.state
+        about = digest(state.requests[self.id(seen or request)])
+        vote = PublicationVote(
+            new_id("pubvote"), state.deployment, signer, Choice(choice), self.id(request), about
+        )
+        submit(*self.place("operator"), seal(vote, secret))
 
     def op_publish(self, request: str = "request", signer: str = "gate", name: str = "public") -> Any:
         def work() -> None:
@@ -185,10 +195,12 @@ class Vaulted:
         headers: dict[str, str] | None = None,
         end: str = "",
         method: str = "GET",
+        path: str = "/p/{}",
     ) -> Any:
         """Ask the public area, and for a made-up name as well: what is not public must look like that."""
         publications.lay_out(*self.place("operator"))
-        paths = [f"/p/{name}{end}" for name in (self.id(public), "pub_" + "x" * 22)]
+        made_up = self.id(public).partition("_")[0] + "_" + "x" * 22
+        paths = [path.format(name) + end for name in (self.id(public), made_up)]
         got, other = (httpx.request(method, self.url("public") + path, headers=headers) for path in paths)
         word = "GRANT" if got.status_code < 400 else "DENY" if seen(got) == seen(other) else "LEAK"
         return Said(word, frozenset({str(got.status_code)}))
