@@ -17,7 +17,7 @@ from mythos.store.db import Store
 from mythos.vault import import_bucket as importing_bucket
 from mythos.vault import importing
 from mythos.vault.assets import list_assets, read_asset
-from mythos.vault.bucket import open_bucket
+from mythos.vault.bucket import open_bucket, settings_of
 from mythos.vault.errors import VaultError
 from mythos.vault.import_bucket import import_bucket
 from tests.gate.test_crash import run_child
@@ -141,7 +141,7 @@ def test_a_large_object_is_never_whole_in_memory(town: VaultTown, tmp_path: Path
     place.mkdir(parents=True)
     with open(place / "large", "wb") as file:
         file.truncate(size)
-    (place / "first").write_bytes(bytes(4 << 20))
+    (place / "first").write_bytes(bytes(48 << 20))  # as many parts as are sealed at a time, and more
     town.store.close()
     with rclone_s3(tmp_path / "buckets") as url:
 
@@ -152,7 +152,7 @@ def test_a_large_object_is_never_whole_in_memory(town: VaultTown, tmp_path: Path
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             report = import_bucket(*place, open_bucket("s3://drafts/large", url))
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-            say(f"{report.bytes == size} {grown < size // 4}")
+            say(f"{report.bytes == size} {grown < size // 6}")
             store.close()
 
         assert run_child(work, None) == (True, ["True True"])
@@ -168,7 +168,6 @@ def test_what_was_public_is_told_by_acl_policy_and_answer(town: VaultTown, simul
         owner.put_object(**name, Key=key, Body=key.encode())
     owner.put_object_acl(**name, Key="open.txt", ACL="public-read")
     owner.put_object_acl(**name, Key="members.txt", ACL="authenticated-read")
-    owner.put_bucket_acl(**name, ACL="public-read")
     policy = (
         '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject",'
         '"Resource":"arn:aws:s3:::house/shown/*"},{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::1:root"},'
@@ -176,12 +175,14 @@ def test_what_was_public_is_told_by_acl_policy_and_answer(town: VaultTown, simul
     )
     owner.put_bucket_policy(**name, Policy=policy)
     report = import_bucket(*town.place, bucket)
+    owner.put_bucket_acl(**name, ACL="public-read")  # to moto, who may list may read every object too
     assert report.taken == 3 and report.older == 1
     why = dict(report.open_objects)
     assert why["open.txt"] == "answers anybody"
     assert why["members.txt"] == "its ACL lets anybody with an account read"
     assert "closed.txt" not in why
-    assert "ACL: anybody read" in report.settings
+    assert "ACL: named accounts only" in report.settings
+    assert "ACL: anybody read" in settings_of(bucket)
     assert "policy: anybody may s3:GetObject" in report.settings
     assert "public access block: none" in report.settings and "website: none" in report.settings
 

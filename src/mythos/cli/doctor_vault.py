@@ -46,7 +46,7 @@ def sealed(store: Store) -> Finding:
         count = conn.execute(sa.select(sa.func.count()).where(assets.c.deleted.is_(None))).scalar_one()
         blobs = conn.execute(sa.select(b.id, b.size).where(b.sealed_key.is_not(None))).all()
         newest = sa.select(v.id, v.about, b.id.label("blob"), b.size, b.sealed_key).join(
-            b.table, b.id == v.blob
+            asset_blobs, b.id == v.blob
         )
         newest = newest.where(v.about.is_not(None), b.sealed_key.is_not(None)).order_by(v.logged.desc())
         versions = conn.execute(newest.limit(OPENED)).all()

@@ -250,7 +250,8 @@ def blurred(answer: Answer, pair: tuple[str, str]) -> tuple:
             text = text.replace(name, "NAME")
         return text
 
-    headers = sorted((n, without(v)) for n, v in answer.headers if n not in _TIMES)
+    counted = _TIMES | {n for n, _ in answer.headers if "ratelimit" in n}  # one less with each question
+    headers = sorted((n, without(v)) for n, v in answer.headers if n not in counted)
     return answer.status, headers, without(answer.body.decode("latin-1"))
 
 
