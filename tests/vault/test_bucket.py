@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mythos.cli.main import run
+from mythos.records.principal import OPERATOR
 from mythos.store.db import Store
 from mythos.vault import import_bucket as importing_bucket
 from mythos.vault import importing
@@ -121,13 +122,13 @@ def test_killed_it_goes_on_and_loses_nothing(
 
         def work(say: Callable[[str], None]) -> None:
             store = Store.open(base.home)
-            import_bucket(store, base.clock, base.place[2], open_bucket("s3://drafts", url))
+            import_bucket(store, base.clock, OPERATOR, open_bucket("s3://drafts", url))
             store.close()
 
         for n in (60, 150):
             assert not run_child(work, n)[0]
         store = Store.open(base.home)
-        report = import_bucket(store, base.clock, base.place[2], open_bucket("s3://drafts", url))
+        report = import_bucket(store, base.clock, OPERATOR, open_bucket("s3://drafts", url))
         store.close()
     assert report.already >= 8 and report.taken + report.already == 40
     found = whole(base.home, base)
@@ -171,7 +172,7 @@ def test_what_was_public_is_told_by_acl_policy_and_answer(town: VaultTown, simul
     policy = (
         '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject",'
         '"Resource":"arn:aws:s3:::house/shown/*"},{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::1:root"},'
-        '"Action":"s3:*","Resource":"*"}]}'
+        '"Action":"s3:*","Resource":"arn:aws:s3:::house/staff/*"}]}'
     )
     owner.put_bucket_policy(**name, Policy=policy)
     report = import_bucket(*town.place, bucket)

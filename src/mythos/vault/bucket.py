@@ -138,6 +138,14 @@ def seen_by_outsiders(bucket: Bucket, one: Object, acls: bool) -> tuple[str, boo
     return why, True
 
 
+def has_acls(bucket: Bucket) -> bool:
+    """Whether the store tells ACLs: one without them may answer the question for an object's with the object."""
+    try:
+        return bool(bucket.owner.get_bucket_acl(Bucket=bucket.name).get("Grants"))
+    except Exception:
+        return False
+
+
 def listed_by_outsiders(bucket: Bucket) -> bool:
     """Whether anybody gets a list of what is in the bucket."""
     try:

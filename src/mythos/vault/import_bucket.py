@@ -17,6 +17,7 @@ from mythos.vault.bucket import (
     Bucket,
     Object,
     content,
+    has_acls,
     listed_by_outsiders,
     objects,
     older_versions,
@@ -61,7 +62,7 @@ def import_bucket(
     sweep(store)
     skipped: list[tuple[str, str]] = []
     opened: list[tuple[str, str]] = []
-    taken, already, size, acls = 0, 0, 0, True
+    taken, already, size, acls = 0, 0, 0, has_acls(bucket)
     known = taken_before(store)
     batch: list[Object] = []
 

@@ -19,10 +19,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mythos.gate.apply import apply
 from mythos.gate.publications import is_public, votes_for
-from mythos.gate.state import State
+from mythos.gate.state import Rejected, State
 from mythos.gate.submit import load_state, submit
-from mythos.ledger.log import append, audit
+from mythos.ledger.log import append, audit, now_in
 from mythos.records.asset import AssetAction
 from mythos.records.canonical import canonical
 from mythos.records.clock import Clock
@@ -83,8 +84,24 @@ def request_publication(
     with attempt(store, clock, principal, "publication.request", asset), store.read() as conn:
         permitted(store, conn, principal, asset, AssetAction.MANAGE, restricted_now(conn, clock))
     entry, number, _ = look_at(store, clock, principal, asset, "publication.request")
-    reading = read_asset(store, clock, principal, asset, number)
     salt, request = secrets.token_hex(16), new_id("pubreq")
+
+    def record(content: str, about: str) -> PublicationRequest:
+        return PublicationRequest(
+            id=request,
+            deployment=load_state(store).deployment,
+            asset=asset,
+            version=number,
+            content=content,
+            about=about,
+            audience=PUBLIC,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            by=person,
+        )
+
+    _tried(store, clock, principal, seal(record("0" * 64, "0" * 64), secret))
+    reading = read_asset(store, clock, principal, asset, number)
     content = hashlib.sha256(bytes.fromhex(salt))
     parts: dict[str, None] = {}
 
@@ -115,19 +132,20 @@ def request_publication(
                 conn.execute(publication_copies.insert().values(request=request, blob=blob, about=sealed))
         finally:
             discard(store, [staged])
-    record = PublicationRequest(
-        id=request,
-        deployment=load_state(store).deployment,
-        asset=asset,
-        version=number,
-        content=content.hexdigest(),
-        about=_about_digest(copy),
-        audience=PUBLIC,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        by=person,
-    )
-    return submit(store, clock, principal, seal(record, secret))[0]
+    made = record(content.hexdigest(), _about_digest(copy))
+    return submit(store, clock, principal, seal(made, secret))[0]
+
+
+def _tried(store: Store, clock: Clock, principal: Principal, envelope: bytes) -> None:
+    """Rejected, as `submit` would be: before a copy is made that nobody would ever vote on."""
+    state = load_state(store).clone()
+    with store.read() as conn:
+        now = now_in(conn, clock)
+    try:
+        apply(state, state.seq + 1, now, envelope)
+    except Rejected as refused:
+        audit(store, clock, principal, "submit", "refused", code=str(refused.code))
+        raise
 
 
 def vote_publication(
