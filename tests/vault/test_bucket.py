@@ -156,7 +156,7 @@ def test_a_large_object_is_never_whole_in_memory(town: VaultTown, tmp_path: Path
             say(f"{report.bytes == size} {grown < size // 6}")
             store.close()
 
-        assert run_child(work, None) == (True, ["True True"])
+        assert run_child(work, None) == (True, ["True", "True"])
     town.store = Store.open(town.home)
 
 

@@ -139,7 +139,7 @@ def seen_by_outsiders(bucket: Bucket, one: Object, acls: bool) -> tuple[str, boo
 
 
 def has_acls(bucket: Bucket) -> bool:
-    """Whether the store tells ACLs: one without them may answer the question for an object's with the object."""
+    """Whether the store tells ACLs: asked for an object's, one without them may send the object itself."""
     try:
         return bool(bucket.owner.get_bucket_acl(Bucket=bucket.name).get("Grants"))
     except Exception:
