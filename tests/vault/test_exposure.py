@@ -11,7 +11,7 @@ from mythos.records.errors import MythosError
 from mythos.vault import exposure
 from mythos.vault.crawl import Answer, Visitor, links
 from mythos.vault.exposure import Target, audit_exposure
-from mythos.vault.own_exposure import open_files
+from mythos.vault.own_exposure import close, open_files
 from tests.vault.world import client, listening
 
 IDS = re.compile(r"req_\w{22}")
@@ -22,10 +22,12 @@ def seen(got) -> tuple:
     return got.status_code, IDS.sub("ID", str(sorted(got.headers.items()))), got.content
 
 
-def test_a_file_that_others_can_read_is_found(filled):
+def test_a_file_that_others_can_read_is_found_and_closed(filled):
     file = filled.home.path / "mythos.db"
     file.chmod(0o644)
-    assert [f.what for f in open_files(filled.store)] == ["file"]
+    found = open_files(filled.store)
+    assert [one.what for one in found] == ["file"]
+    assert close(*filled.place, found) == 1 and open_files(filled.store) == []
 
 
 def test_a_run_that_misses_its_canary_is_void(filled, monkeypatch):

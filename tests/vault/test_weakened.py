@@ -9,10 +9,9 @@ from mythos.serve.apart import running
 from mythos.serve.listening import bind
 from mythos.serve.public_app import create_public_app
 from mythos.vault import crawl, publications
-from mythos.vault.assets import delete_asset, list_assets, put_version
+from mythos.vault.assets import list_assets
 from mythos.vault.exposure import AuditReport, audit_exposure
 from mythos.vault.own_exposure import names_within, public_target, strays, vault_target
-from mythos.vault.shares import revoke_share
 from tests.gate.town import DAY
 from tests.vault.test_publication import published, requested, voted
 from tests.vault.weakened import HEADERS, WEAK, Facts, weakened
@@ -67,16 +66,6 @@ OF_THE_PUBLIC_AREA = {
     "pages of other origins may read": {"header"},
     "a status page": {"answers"},
 }
-
-
-@pytest.fixture
-def filled(town: VaultTown) -> VaultTown:
-    """Two assets, the newer one shared until just now; and one that is deleted."""
-    delete_asset(*town.place, town.put(title="What was dropped").id)
-    asset = town.put(b"a phrase of the draft", "Capybara launch plan", name="plan-of-capybara.txt").id
-    put_version(*town.place, asset, [b"a phrase of the draft, mended"])
-    revoke_share(*town.place, town.share(asset))
-    return town
 
 
 CLOSE = ("thumbnail", "//v1/", "/x/..", "%76", "/V1/", "search")
