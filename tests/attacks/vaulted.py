@@ -6,10 +6,14 @@ from typing import Any
 
 import httpx
 
+from mythos.gate.submit import submit
 from mythos.records.asset import AssetAction, Kind
 from mythos.records.clock import ClockError
+from mythos.records.ids import new_id
 from mythos.records.principal import OPERATOR, Principal
+from mythos.records.publication import PublicationVote
 from mythos.records.release import Choice
+from mythos.records.signed import digest, seal
 from mythos.serve.apart import running
 from mythos.serve.listening import bind
 from mythos.serve.public_app import create_public_app
@@ -20,6 +24,7 @@ from mythos.vault import assets, own_exposure, publications, search, shares
 from mythos.vault.egress import Egress, set_limit
 from mythos.vault.errors import NoAsset, NotAllowedHere, OverLimit
 from tests.attacks import adapter_incidents
+from tests.attacks.said import Said
 from tests.gate.town import DAY
 from tests.vault.test_exposure import seen
 
@@ -59,8 +64,6 @@ class Vaulted:
 
     def asked(self, work: Any) -> Any:
         """GRANT; or DENY, for what does not exist to the caller, or the reason, as the log has it."""
-        from tests.attacks.adapter import Said
-
         try:
             got = work()
         except ClockError:
@@ -128,8 +131,8 @@ class Vaulted:
 
         return self.asked(work)
 
-    def op_asset_release_hold(self, hold: str = "hold") -> Any:
-        return self.asked(lambda: assets.release_hold(*self.place("operator"), self.id(hold)))
+    def op_asset_release_hold(self, hold: str = "hold", who: str = "operator") -> Any:
+        return self.asked(lambda: assets.release_hold(*self.place(who), self.id(hold)))
 
     def op_asset_delete(self, asset: str = "asset", who: str = "operator") -> Any:
         return self.asked(lambda: assets.delete_asset(*self.place(who), self.id(asset)))
@@ -142,8 +145,6 @@ class Vaulted:
         headers: dict[str, str] | None = None, body: str = "",
     ) -> Any:  # fmt: skip
         """`twin` is sent as well, and must be answered in the same bytes."""
-        from tests.attacks.adapter import Said
-
         before = len(self.adapter.attempts())
         got = self.send(key, method, path, headers, body)
         codes = {str(got.status_code)}
@@ -163,7 +164,7 @@ class Vaulted:
         def work() -> None:
             now = self.town.now
             times = (now + days * DAY, now + until * DAY if until else 0.0)
-            secret = self.adapter._secret(signer)
+            secret = self.adapter.secret(signer)
             made = publications.request_publication(
                 *self.place(who), self.id(asset), *times, "why", signer, secret
             )
@@ -171,10 +172,16 @@ class Vaulted:
 
         return self.asked(work)
 
-    def op_publish_vote(self, signer: str, request: str = "request", choice: str = "approve") -> None:
-        secret = self.adapter._secret(signer)
-        place = self.place("operator")
-        publications.vote_publication(*place, self.id(request), Choice(choice), signer, secret)
+    def op_publish_vote(
+        self, signer: str, request: str = "request", choice: str = "approve", seen: str = ""
+    ) -> None:
+        """`seen` is the request that the signer was shown, if it is another than the one they vote on."""
+        secret, state = self.adapter.secret(signer), self.town.state
+        about = digest(state.requests[self.id(seen or request)])
+        vote = PublicationVote(
+            new_id("pubvote"), state.deployment, signer, Choice(choice), self.id(request), about
+        )
+        submit(*self.place("operator"), seal(vote, secret))
 
     def op_publish(self, request: str = "request", signer: str = "gate", name: str = "public") -> Any:
         def work() -> None:
@@ -185,7 +192,7 @@ class Vaulted:
         return self.asked(work)
 
     def op_unpublish(self, signer: str = "board-2", request: str = "request") -> None:
-        secret = self.adapter._secret(signer)
+        secret = self.adapter.secret(signer)
         publications.withdraw(*self.place("operator"), self.id(request), "why", signer, secret)
 
     def op_public_get(
@@ -194,12 +201,12 @@ class Vaulted:
         headers: dict[str, str] | None = None,
         end: str = "",
         method: str = "GET",
+        path: str = "/p/{}",
     ) -> Any:
         """Ask the public area, and for a made-up name as well: what is not public must look like that."""
-        from tests.attacks.adapter import Said
-
         publications.lay_out(*self.place("operator"))
-        paths = [f"/p/{name}{end}" for name in (self.id(public), "pub_" + "x" * 22)]
+        made_up = self.id(public).partition("_")[0] + "_" + "x" * 22
+        paths = [path.format(name) + end for name in (self.id(public), made_up)]
         got, other = (httpx.request(method, self.url("public") + path, headers=headers) for path in paths)
         word = "GRANT" if got.status_code < 400 else "DENY" if seen(got) == seen(other) else "LEAK"
         return Said(word, frozenset({str(got.status_code)}))
@@ -213,8 +220,6 @@ class Vaulted:
             (self.town.home.path / "vault" / "blobs").chmod(0o755)
 
     def op_exposure_audit(self) -> Any:
-        from tests.attacks.adapter import Said
-
         found = own_exposure.open_files(self.town.store)
         found += own_exposure.strays(self.town.store, self.town.clock)
         return Said("EXPOSED", frozenset(f.what for f in found)) if found else Said("OK")
@@ -223,8 +228,6 @@ class Vaulted:
         return self.adapter.kept.get(name, name)
 
     def listed(self, found: list[Any], asset: str) -> Any:
-        from tests.attacks.adapter import Said
-
         return Said("GRANT" if self.id(asset) in {entry.asset.id for entry in found} else "DENY")
 
     def send(

@@ -5,10 +5,19 @@ from pathlib import Path
 import pytest
 
 from mythos.ledger.log import leaf_hash, ledger
+from mythos.records.asset import Kind
 from mythos.records.principal import OPERATOR
 from mythos.store.db import Store
 from mythos.store.home import Home
-from mythos.vault.assets import hold_asset, list_assets, put_version, read_asset
+from mythos.vault import publications
+from mythos.vault.assets import (
+    delete_asset,
+    hold_asset,
+    list_assets,
+    put_asset,
+    put_version,
+    read_asset,
+)
 from mythos.vault.errors import VaultError
 from mythos.vault.importing import import_folder
 from mythos.vault.search import search_assets
@@ -19,7 +28,11 @@ PLANTED = 1000
 
 @pytest.fixture
 def planted(town, tmp_path: Path) -> tuple[list[bytes], dict[str, bytes]]:
-    """1,000 titles and phrases; and every file of the data directory while the database is still open."""
+    """1,000 titles and phrases; and every file of the data directory, also of one moment within an upload.
+
+    They have gone through import, preview, list, search index, version, hold, share, publication request and
+    deletion, and the database is still open.
+    """
     folder = tmp_path / "folder"
     folder.mkdir()
     texts = []
@@ -34,10 +47,27 @@ def planted(town, tmp_path: Path) -> tuple[list[bytes], dict[str, bytes]]:
     assert search_assets(*town.place, "planted phrase 0007")
     assert search_assets(*town.as_(READER), "planted")
     b"".join(read_asset(*town.place, newest[2].asset.id).chunks)
+    meanwhile: dict[str, bytes] = {}
+
+    def chunks():
+        yield b"planted stream " * 1_000_000  # parts of it are on disk now
+        meanwhile.update((f"meanwhile {name}", data) for name, data in snapshot(town.home.path).items())
+        yield b"planted end"
+
+    put_asset(*town.place, chunks(), "planted streamed title", Kind.DRAFT)
+    assert any("/new/" in name and len(data) >= 1 << 20 for name, data in meanwhile.items())
+    publications.request_publication(
+        *town.place, newest[0].asset.id, town.now, 0.0, "planted why", "requester-1", town.keys["requester-1"]
+    )
+    delete_asset(*town.place, newest[2].asset.id)
     texts += ["planted reason", "planted second version", "planted new title", "planted"]
-    files = {str(p): p.read_bytes() for p in town.home.path.rglob("*") if p.is_file()}
+    files = {**meanwhile, **snapshot(town.home.path)}
     assert any(name.endswith("-wal") and data for name, data in files.items())
     return [text.encode() for text in texts], files
+
+
+def snapshot(place: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in place.rglob("*") if p.is_file()}
 
 
 def test_of_a_thousand_planted_texts_none_is_found_in_a_copy(planted) -> None:

@@ -148,3 +148,35 @@ def test_a_caller_sees_only_their_own(live, mine, asset):
         made = http.post("/v1/assets", content=b"theirs", headers=UP).json()["id"]
         assert [one["id"] for one in http.get("/v1/assets").json()["assets"]] == [made]
     assert mine.get(f"/v1/assets/{made}").status_code == 404  # not even for the operator
+
+
+def test_a_request_behind_the_owners_on_one_connection_has_no_key(town):
+    import socket
+    from urllib.parse import urlsplit
+
+    asset = town.put(b"the secret phrase").id
+    with listening(town) as (base_url, keys):
+        place = urlsplit(base_url)
+        host = f"Host: {place.netloc}\r\n"
+        first = f"HEAD /v1/assets/{asset} HTTP/1.1\r\n{host}x-api-key: {keys['local']}\r\n\r\n"
+        second = f"GET /v1/assets/{asset} HTTP/1.1\r\n{host}Connection: close\r\n\r\n"
+        with socket.create_connection((place.hostname, place.port), timeout=60) as line:
+            line.sendall((first + second).encode())
+            got = b"".join(iter(lambda: line.recv(1 << 16), b""))
+    assert got.startswith(b"HTTP/1.1 200") and b"HTTP/1.1 401" in got and b"secret" not in got
+
+
+def test_a_stranger_writes_nothing_to_the_operators_terminal(town, capfd):
+    import socket
+    from urllib.parse import urlsplit
+
+    with listening(town) as (base_url, _):
+        place = urlsplit(base_url)
+        for sent in (
+            b"nonsense\r\n\r\n",
+            b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\r\n",
+        ):
+            with socket.create_connection((place.hostname, place.port), timeout=60) as line:
+                line.sendall(sent)
+                assert line.recv(1 << 16).startswith(b"HTTP/1.1 4")
+    assert capfd.readouterr() == ("", "")

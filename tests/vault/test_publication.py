@@ -181,3 +181,68 @@ def test_a_vote_falls_with_its_key(town):
     signers = [town.keys[who] for who in ("rso-1", "executive-1", "safety-1")]
     acts.enrol(*town.place, acts.next_root(town.state, persons, keys), signers)
     assert now_public(town) == set()
+
+
+def test_a_refused_request_leaves_no_copy(town):
+    asset = town.put().id
+
+    def copies() -> int:
+        with town.store.read() as conn:
+            return conn.exec_driver_sql("SELECT count(*) FROM publication_copies").scalar_one()
+
+    assert code(lambda: requested(town, asset, days=-2, ends=-1)) is Code.EXPIRED and copies() == 0
+    requested(town, asset)
+    assert copies() == 1  # the control
+
+
+def test_what_somebody_lays_into_the_public_area_is_removed_and_stops_nothing(town, tmp_path):
+    made = published(town, town.put().id)
+    area, outside = publications.place(town.store), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    (area / "stray.txt").write_text("x")
+    (area / "folder").mkdir()
+    (area / "link").symlink_to(outside)
+    assert now_public(town) == {made} and (outside / "kept").exists()
+
+
+def test_two_processes_lay_out_the_public_area_at_once(town):
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = {published(town, town.put(b"%d" % n).id, days=1) for n in range(6)}
+    town.now += 2 * DAY
+    other = Store.open(town.home)
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(publications.lay_out, s, town.clock, OPERATOR) for s in (town.store, other) * 2]
+        opened = [one for done in work for one in done.result()]
+    other.close()
+    assert set(opened) == made and len(opened) == len(made) and now_public(town) == made
+
+
+def test_a_leap_of_the_clock_opens_nothing_until_it_is_started_again(town, monkeypatch):
+    import threading
+    import time as clocks
+
+    from mythos.cli import publications as commands
+
+    made = published(town, town.put().id, days=1)
+    real, boot, leap = clocks.time, clocks.clock_gettime, [0.0]
+    said, looked = threading.Event(), threading.Event()
+
+    def since_boot(which: int) -> float:
+        looked.set()
+        return boot(which)
+
+    monkeypatch.setattr(commands, "note", lambda text: said.set() if "leapt" in text else None)
+    monkeypatch.setattr(commands.time, "time", lambda: real() + leap[0])
+    monkeypatch.setattr(commands.time, "clock_gettime", since_boot)
+    stop = threading.Event()
+    ticking = threading.Thread(target=commands._tick, args=(town.place, stop))
+    ticking.start()
+    assert looked.wait(60)
+    leap[0], town.now = 2 * DAY, town.now + 2 * DAY
+    assert said.wait(60)
+    stop.set()
+    ticking.join()
+    assert list(publications.place(town.store).iterdir()) == []
+    assert now_public(town) == {made}  # as at the next start

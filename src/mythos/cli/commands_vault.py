@@ -130,14 +130,19 @@ def delete(asset: Id, json: Json = False) -> int:
 
 @app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Every file below it becomes a private asset.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER|s3://BUCKET/PREFIX", help="All in it becomes private assets.")
+    ],
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="Of an S3-compatible store. Default: Amazon's.")
+    ] = "",
     kind: Annotated[Kind | None, typer.Option(help="Of all. Default: by each file's name.")] = None,
     json: Json = False,
 ) -> int:
-    """Take in a folder, and tell which of its files others could read. Goes on where it was stopped."""
-    from mythos.cli.vault import run_import
+    """Take in a folder or a bucket, and tell what of it others could read. Goes on where it was stopped."""
+    from mythos.cli.vault_import import run_import
 
-    return run_import(folder, kind)
+    return run_import(source, endpoint, kind)
 
 
 @app.command()
@@ -184,12 +189,15 @@ def audit(
 @demo.command()
 def leak(
     drafts: Annotated[int, typer.Option(min=1, max=20_000, help="How many are made.")] = 3000,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch copyparty (1.3 MB, pinned) as the ordinary store.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """The same drafts in a store that is public by default and in the vault, the same crawler on both."""
     from mythos.cli.leak import run_leak
 
-    return run_leak(drafts)
+    return run_leak(drafts, fetch)
 
 
 publication = typer.Typer(

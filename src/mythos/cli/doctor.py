@@ -10,10 +10,11 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from mythos.cli import client, local
+from mythos.cli.findings import FAIL, OK, WARN, Finding
 from mythos.cli.output import Exit, console, emit, json_wanted, note
 from mythos.records.errors import MythosError
 from mythos.records.permit import Action
@@ -22,18 +23,9 @@ from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.session import read_session
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 MARKS = {OK: "[green]ok  [/]", WARN: "[yellow]warn[/]", FAIL: "[red]fail[/]"}
 ENOUGH_DISK = 2_000_000_000  # bytes: the torch wheel, one small tier and its source
 LEAST_DISK = 300_000_000  # bytes: below this the database itself is at risk
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    name: str
-    status: str  # ok | warn | fail
-    detail: str
-    cure: str = ""
 
 
 def run(family_name: str) -> int:
@@ -65,6 +57,7 @@ def checks(family_name: str) -> list[tuple[str, Callable[[], Iterable[Finding]]]
         ("weights", lambda: weights(family_name)),
         ("copies", registered_copies),
         ("decisions", lambda: decisions(family_name)),
+        ("vault", vault),
         ("session", running),
         ("port", port),
         ("kernels", kernels),
@@ -221,6 +214,12 @@ def decisions(family_name: str) -> Iterator[Finding]:
             yield Finding(
                 f"decision {family_name}/{tier}", OK, f"{state.decisions[tier].id} allows loading it"
             )
+
+
+def vault() -> Iterator[Finding]:
+    from mythos.cli.doctor_vault import vault as checked
+
+    yield from checked()
 
 
 def rehash(name: str, home: Home, root: str, again: str) -> Finding:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -11,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mythos.cli.output import CommandError, emit, json_wanted, note, show, table
+import typer
+
+from mythos.cli.ordinary_store import PLAIN, WHEEL, Store, fetched, is_fetched, serving
+from mythos.cli.output import emit, json_wanted, note, show, table
 from mythos.ledger.log import last_time
 from mythos.records.asset import Kind
 from mythos.records.clock import Clock
@@ -20,7 +22,7 @@ from mythos.serve.apart import running
 from mythos.serve.listening import bind
 from mythos.serve.vault_app import create_vault_app
 from mythos.serve.vault_front import VaultService
-from mythos.store.db import Store
+from mythos.store import db
 from mythos.store.home import Home, private_directory
 from mythos.vault.crawl import Visitor, crawl
 from mythos.vault.importing import import_folder
@@ -42,14 +44,15 @@ class Taken:
     seconds: float
 
 
-def run_leak(count: int) -> int:
-    """0 when nothing was taken from the vault; 1 when anything was."""
+def run_leak(count: int, fetch: bool = False) -> int:
+    """0 when drafts were taken from the ordinary store and nothing from the vault; else 1."""
+    ordinary = _chosen(fetch)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mythos-leak-") as place:
         top = Path(place)
         marks = make_drafts(top / "drafts", count)
-        with _ordinary_store(top / "drafts") as base_url:
-            there = take("http.server", base_url, marks, ())
+        with serving(ordinary, top / "drafts") as base_url:
+            there = take(ordinary.name, base_url, marks, ())
         note(f"{there.drafts} drafts taken from the ordinary store; now the same drafts go into a vault")
         with _vault(top, top / "drafts") as (base_url, known):
             here = take("mythos vault", base_url, marks, known)
@@ -61,9 +64,9 @@ def run_leak(count: int) -> int:
         rows = [(t.store, t.addresses, t.pages, f"{t.drafts} of {count}") for t in (there, here)]
         title = f"{count} generated drafts, the same crawler without a key on both, {seconds:.0f} s"
         table(("store", "addresses given", "pages that answered", "drafts taken"), rows, title)
-        show("there: Python's own http.server, which lists and serves whatever lies in its directory")
+        show(f"there: {ordinary.what}")
         show("here: the crawler was even given every address; each answers as one that does not exist")
-    return 0 if here.drafts == here.pages == 0 and there.drafts == count else 1
+    return 0 if here.drafts == here.pages == 0 and there.drafts else 1
 
 
 def make_drafts(folder: Path, count: int) -> list[bytes]:
@@ -85,32 +88,25 @@ def take(name: str, base_url: str, marks: list[bytes], known: tuple[str, ...]) -
     """Crawl a store, from the guesses and from what is `known`."""
     began = time.monotonic()
     visitor = Visitor(base_url)
-    pages = crawl(visitor, known, seconds=SECONDS)
+    wanted, held, pages = set(marks), set(), 0
+    for page in crawl(visitor, known, seconds=SECONDS):
+        if page.status < 300:
+            pages += 1
+            held |= wanted.intersection(page.body.replace(b",", b" ").split())
     visitor.close()
-    wanted = set(marks)
-    held = {word for page in pages for word in page.body.replace(b",", b" ").split() if word in wanted}
-    return Taken(name, len(known), len(pages), len(held), round(time.monotonic() - began, 1))
+    return Taken(name, len(known), pages, len(held), round(time.monotonic() - began, 1))
 
 
-@contextlib.contextmanager
-def _ordinary_store(folder: Path) -> Iterator[str]:
-    """`python -m http.server` over `folder`, as anybody starts it, but on loopback."""
-    with bind("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        visitor = Visitor(f"http://127.0.0.1:{port}")
-        until = time.monotonic() + 20
-        while visitor.ask("GET", "/") is None:
-            if process.poll() is not None or time.monotonic() > until:
-                raise CommandError("python -m http.server did not start", "try it by hand")
-            time.sleep(0.05)
-        visitor.close()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def _chosen(fetch: bool) -> Store:
+    """copyparty when it was fetched before or may be fetched now; else what Python brings."""
+    if fetch or is_fetched():
+        return fetched()
+    if sys.stdin.isatty() and not json_wanted():
+        size = f"{WHEEL.bytes / 1e6:.1f} MB, SHA-256 {WHEEL.sha256[:12]}..."
+        if typer.confirm(f"Fetch {WHEEL.requirement} ({size}) as the ordinary store?", err=True):
+            return fetched()
+    note("the ordinary store is Python's http.server; with --fetch it is copyparty, which teams do run")
+    return PLAIN
 
 
 @contextlib.contextmanager
@@ -120,7 +116,7 @@ def _vault(top: Path, folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for place in (home.path, home.keys):
         private_directory(place)
     command_hook = os.environ.pop("MYTHOS_KMS", None)  # a demonstration leaves no trace in a real KMS
-    store = Store.open(home)
+    store = db.Store.open(home)
     try:
         clock = Clock(lambda: last_time(store))
         import_folder(store, clock, OPERATOR, folder, Kind.DRAFT)

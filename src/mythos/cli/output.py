@@ -98,7 +98,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in heads:
-        drawn.add_column(heading, no_wrap=heading == "id")
+        drawn.add_column(heading, no_wrap=heading in ("id", "public as", "state"))
     for row in rows:
         drawn.add_row(*(escape(printable(str(cell))) for cell in row))
     show(*[title] * bool(title), drawn)

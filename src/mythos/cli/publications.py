@@ -9,8 +9,10 @@ from pathlib import Path
 from mythos.cli.desk import open_desk, said, table
 from mythos.cli.output import CommandError, Exit, date, emit, json_wanted, note, printable, show
 from mythos.gate.publications import against, is_public, votes_for
+from mythos.gate.state import Rejected
 from mythos.records.errors import MythosError
 from mythos.records.principal import OPERATOR
+from mythos.records.reasons import Code
 from mythos.records.release import Choice
 from mythos.records.trust import SERVICES, VOTERS, Role
 from mythos.store.operator_key import operator_keys
@@ -25,7 +27,7 @@ def run_request(asset: str, starts: str, ends: str, why: str, who: str) -> int:
     person, secret = desk.key(who, ASKERS)
     times = (time_of(starts, desk.records.clock.now()), time_of(ends, 0.0))
     made = publications.request_publication(*desk.acting, asset, *times, why, person, secret)
-    return said(desk, f"{made.id}: two others vote on it, then `mythos publication open {made.id}`", made)
+    return said(desk, f"{made.id}\ntwo others vote on it: mythos publication vote REQUEST --as PERSON", made)
 
 
 def run_vote(request: str, choice: Choice, who: str) -> int:
@@ -38,7 +40,14 @@ def run_vote(request: str, choice: Choice, who: str) -> int:
 def run_open(request: str) -> int:
     desk = open_desk()
     gate = operator_keys(desk.records.home)
-    made = publications.publish(*desk.acting, request, gate)
+    try:
+        made = publications.publish(*desk.acting, request, gate)
+    except Rejected as refused:
+        if refused.code is Code.QUORUM_NOT_MET:
+            raise CommandError(
+                refused.message, f"mythos publication vote {request} --as PERSON", Exit.REFUSED
+            ) from None
+        raise
     return said(desk, f"{made.id} is public from {date(made.starts_at)} on", made)
 
 
@@ -60,13 +69,13 @@ def run_list() -> int:
         rows.append(
             {
                 "id": one.id,
-                "title": printable(publications.copy_of(desk.records.store, one.id).title),
+                "public_as": found.id if found else "",
+                "state": str(reason[0]) if reason else word,
+                "votes": len(votes_for(state, one)),
+                "by": one.by,
                 "from": date(one.starts_at),
                 "until": date(one.ends_at) if one.ends_at else "",
-                "by": one.by,
-                "votes": len(votes_for(state, one)),
-                "state": str(reason[0]) if reason else word,
-                "public_id": found.id if found else "",
+                "title": printable(publications.copy_of(desk.records.store, one.id).title),
             }
         )
     if json_wanted():

@@ -16,11 +16,9 @@ from mythos.vault import assets, shares
 from mythos.vault.assets import Entry
 from mythos.vault.blobs import PART, sweep
 from mythos.vault.egress import Egress, set_limit
-from mythos.vault.importing import import_folder
 from mythos.vault.search import search_assets
 
 DAY = 86_400.0
-SHOWN = 20  # names of open files that are printed
 
 
 def opened() -> tuple[Records, tuple[Any, Any, Any]]:
@@ -145,23 +143,6 @@ def run_delete(asset: str) -> int:
     _, place = opened()
     assets.delete_asset(*place, asset)
     return _said({"id": asset, "deleted": True}, f"{asset} is gone, with its keys")
-
-
-def run_import(folder: Path, kind: Kind | None) -> int:
-    _, place = opened()
-    report = import_folder(*place, folder, kind, lambda count: note(f"{count} taken"))
-    if json_wanted():
-        emit(asdict(report))
-        return 0
-    already = f", {report.already} were here already" if report.already else ""
-    show(f"{report.taken} files taken, {report.bytes} bytes, all private{already}")
-    if report.open_files:
-        show(f"others on this machine could read {len(report.open_files)} of the files in {folder}:")
-        show("\n".join(printable(name) for name in report.open_files[:SHOWN]))
-        note("those files are still there: delete or close them once you have checked the vault")
-    for name, why in report.skipped[:SHOWN]:
-        note(f"not taken: {printable(name)} ({why})")
-    return 0
 
 
 def run_limit(principal: str, org: str, reads: int, gigabytes: float) -> int:

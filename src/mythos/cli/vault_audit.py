@@ -24,6 +24,7 @@ from mythos.vault.incidents import lessons_of
 from mythos.vault.last_audit import keep_audit
 from mythos.vault.lessons import with_lessons
 from mythos.vault.own_exposure import (
+    close,
     console_target,
     model_target,
     names_within,
@@ -36,7 +37,8 @@ from mythos.vault.own_exposure import (
 
 def run_audit(base_url: str | None, paths: list[str]) -> int:
     """0 when nothing was found, 1 when something was or the run is void."""
-    records, _ = opened()
+    records, place = opened()
+    action = "vault.audit" if base_url is None else "vault.audit_other"
     if base_url is not None:
         known = tuple((path, path + secrets.token_hex(4)) for path in paths)
         report = audit_exposure([Target(base_url, base_url, known)], [])
@@ -45,10 +47,12 @@ def run_audit(base_url: str | None, paths: list[str]) -> int:
     found = {what: sum(f.what == what for f in report.findings) for what in {f.what for f in report.findings}}
     if base_url is None:
         keep_audit(records.store, records.clock, OPERATOR, report)
-    outcome = "void" if report.void else "found" if report.findings else "clean"
-    audit(
-        records.store, records.clock, OPERATOR, "vault.audit", outcome, found=found, requests=report.requests
-    )
+    outcome = "void" if report.void else "found" if report.findings or report.unreachable else "clean"
+    facts = {"found": found, "requests": report.requests, "canary": list(report.canary)}
+    audit(*place, action, outcome, **facts)
+    closed = close(records.store, records.clock, OPERATOR, report.findings)
+    if closed and not json_wanted():
+        note(f"{closed} files were closed again, or removed from the public area")
     return said(report)
 
 

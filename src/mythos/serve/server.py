@@ -53,6 +53,7 @@ def make_server(
         loop="asyncio",
         lifespan="on",
         log_config=None,  # no access log: paths and queries may hold what callers wrote
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,

@@ -15,7 +15,7 @@ from mythos.ledger.log import head as log_head
 from mythos.records.asset import Asset, AssetAction, AssetPermit, AssetReason, Kind, Retention
 from mythos.records.clock import Clock
 from mythos.records.ids import new_id
-from mythos.records.principal import Principal, require_operator
+from mythos.records.principal import OPERATOR, Principal, is_operator
 from mythos.store.db import Store
 from mythos.store.tables import asset_blobs, asset_holds, asset_shares, asset_versions, assets
 from mythos.vault.about import About, about_of, check_titles, checked_retention, open_about, seal_about
@@ -280,9 +280,10 @@ def hold_asset(store: Store, clock: Clock, principal: Principal, asset: str, rea
 
 
 def release_hold(store: Store, clock: Clock, principal: Principal, hold: str) -> None:
-    """End a legal hold. NotAllowed for anyone but the operator in person; the owner cannot."""
-    require_operator(principal)
+    """End a legal hold. NotAllowedHere for anyone but the operator in person; the owner cannot."""
     with attempt(store, clock, principal, "asset.release_hold", hold), store.begin() as conn:
+        if not is_operator(principal) or principal.kind != OPERATOR.kind:
+            raise Refused("NOT_OPERATOR", error=NotAllowedHere("only the operator in person ends a hold"))
         c = asset_holds.c
         row = conn.execute(sa.select(c.asset, c.released).where(c.id == hold)).first()
         if row is None or row.released is not None:

@@ -3,7 +3,8 @@
 import http.client
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -105,6 +106,19 @@ GUESSES = tuple(
         "/%2e%2e/",
         "/..%2f..%2fetc%2fpasswd",
         "/~root/",
+        "/v1/assets/1",
+        "/assets/1",
+        "/files/1",
+        "/drafts/1",
+        "/posts/1",
+        "/p/1",
+        "/thumbnails/1",
+        "/v1/assets/search?q=draft",
+        "/v1/assets?limit=1",
+        "/v1/assets.json",
+        "//v1/assets",
+        "/V1/assets",
+        "/v1/./assets",
     ]
 )
 
@@ -165,24 +179,20 @@ class Visitor:
 
 def crawl(
     visitor: Visitor, seeds: Iterable[str] = (), most: int = 20_000, seconds: float = 120.0
-) -> list[Answer]:
-    """Every page that answers with a success, from the guesses, `seeds` and the links between pages."""
+) -> Iterator[Answer]:
+    """Every answer, refusals too, to the guesses, `seeds` and the links between pages that answer."""
     until = time.monotonic() + seconds
-    waiting = list(dict.fromkeys([*(visitor.under + guess for guess in GUESSES), *seeds]))
-    seen, found = set(waiting), []
+    waiting = deque(dict.fromkeys([*(visitor.under + guess for guess in GUESSES), *seeds]))
+    seen = set(waiting)
     while waiting and len(seen) <= most and time.monotonic() < until:
-        path = waiting.pop(0)
-        answer = visitor.ask("GET", path)
+        answer = visitor.ask("GET", waiting.popleft())
         if answer is None:
             continue
-        if answer.status < 400:
-            if answer.status < 300:
-                found.append(answer)
-            for link in links(visitor.base, answer):
-                if link not in seen:
-                    seen.add(link)
-                    waiting.append(link)
-    return found
+        yield answer
+        for link in links(visitor.base, answer) if answer.status < 400 else ():
+            if link not in seen:
+                seen.add(link)
+                waiting.append(link)
 
 
 def links(base: str, answer: Answer) -> list[str]:

@@ -1,16 +1,18 @@
 """Taking in a folder: every file becomes a private asset, whatever it was before, and what was open is told.
 
-Files are taken a hundred at a time; each hundred is on disk, with its entries, or not at all. What was taken
-is remembered by a keyed tag of path, size and time, so an import that was killed goes on where it was.
+Things are taken a hundred at a time; each hundred is on disk, with its entries, or not at all. What was taken
+is remembered by a keyed tag (of a file: of path, size and time), so an import that was killed goes on where
+it was.
 """
 
+import functools
 import hmac
 import mimetypes
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import sqlalchemy as sa
 
@@ -44,10 +46,16 @@ class ImportReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
+class Item:
+    """One thing to take in. `chunks` reads it from its beginning, and raises `Unreadable`."""
+
     name: str
     tag: bytes
+    chunks: Callable[[], Iterator[bytes]]
+
+
+class Unreadable(Exception):
+    """What was to be taken in cannot be read; the text says why."""
 
 
 def import_folder(
@@ -73,63 +81,80 @@ def import_folder(
     skipped: list[tuple[str, str]] = []
     opened, taken, already, size = [], 0, 0, 0
     reachable = _others_reach(folder)
-    with store.read() as conn:
-        known = set(conn.execute(sa.select(asset_imports.c.tag)).scalars())
-    batch: list[_File] = []
+    known = taken_before(store)
+    batch: list[Item] = []
     for path, info in _files(folder, skipped):
         name = str(path.relative_to(folder))
         if reachable and info.st_mode & stat.S_IROTH and _others_reach(path.parent, folder):
             opened.append(name)
-        file = _File(path, name, _tag(store, folder, name, info))
-        if file.tag in known:
+        tag = keyed_tag(store, str(folder), name, str(info.st_size), str(info.st_mtime_ns))
+        if tag in known:
             already += 1
             continue
-        batch.append(file)
+        batch.append(Item(name, tag, functools.partial(_chunks, path)))
         if len(batch) == BATCH:
-            count, more = _take(store, clock, principal, batch, kind, skipped)
+            count, more = take(store, clock, principal, batch, kind, skipped)
             taken, size, batch = taken + count, size + more, []
             progress(taken)
-    count, more = _take(store, clock, principal, batch, kind, skipped)
+    count, more = take(store, clock, principal, batch, kind, skipped)
     taken, size = taken + count, size + more
-    with store.begin() as conn:
-        event = {"kind": "asset.import", "principal": principal.id, "org": principal.org}
-        facts = {"taken": taken, "already": already, "open": len(opened), "skipped": len(skipped)}
-        append(conn, clock, {**event, **facts})
+    imported(store, clock, principal, taken, already, len(opened), len(skipped))
     return ImportReport(taken, already, size, tuple(opened), tuple(skipped))
 
 
-def _take(
+def taken_before(store: Store) -> set[bytes]:
+    """The tags of all that any import has taken."""
+    with store.read() as conn:
+        return set(conn.execute(sa.select(asset_imports.c.tag)).scalars())
+
+
+def take(
     store: Store,
     clock: Clock,
     principal: Principal,
-    batch: list[_File],
+    batch: list[Item],
     kind: Kind | None,
     skipped: list[tuple[str, str]],
 ) -> tuple[int, int]:
-    """Contents first, flushed; then one transaction with all their rows and leaves. Files and bytes taken."""
+    """Contents first, flushed; then one transaction with all their rows and leaves. Items and bytes taken.
+
+    What cannot be read is added to `skipped`, with the reason.
+    """
     if not batch:
         return 0, 0
     with writing(store):
-        staged: list[tuple[_File, Staged]] = []
+        staged: list[tuple[Item, Staged]] = []
         try:
-            for file in batch:
+            for item in batch:
                 try:
-                    staged.append((file, stage(store, principal, _chunks(file.path))))
-                except _Unreadable as error:
-                    skipped.append((file.name, str(error)))
+                    staged.append((item, stage(store, principal, item.chunks())))
+                except Unreadable as error:
+                    skipped.append((item.name, str(error)))
             settle(store, [content for _, content in staged])
             with store.begin() as conn:
-                for file, content in staged:
-                    about = _about(file, kind)
+                for item, content in staged:
+                    about = _about(item.name, kind)
                     asset = enter_asset(store, conn, clock, principal, content, *about)
-                    conn.execute(asset_imports.insert().values(tag=file.tag, asset=asset.id))
+                    conn.execute(asset_imports.insert().values(tag=item.tag, asset=asset.id))
         finally:
             discard(store, [content for _, content in staged])
     return len(staged), sum(content.size for _, content in staged)
 
 
-class _Unreadable(Exception):
-    pass
+def imported(
+    store: Store, clock: Clock, principal: Principal, taken: int, already: int, opened: int, skipped: int
+) -> None:
+    """One entry in the log for an import that came to its end; it holds no names."""
+    with store.begin() as conn:
+        event = {"kind": "asset.import", "principal": principal.id, "org": principal.org}
+        facts = {"taken": taken, "already": already, "open": opened, "skipped": skipped}
+        append(conn, clock, {**event, **facts})
+
+
+def keyed_tag(store: Store, *about: str) -> bytes:
+    """By which a thing that was taken is known again; without the vault's key it tells nothing."""
+    text = "\0".join(("import", *about))
+    return hmac.digest(vault_of(store).tags, text.encode("utf-8", "surrogateescape"), "sha256")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -138,19 +163,19 @@ def _chunks(path: Path) -> Iterator[bytes]:
             while piece := file.read(PART):
                 yield piece
     except OSError as error:
-        raise _Unreadable(error.strerror) from None
+        raise Unreadable(error.strerror) from None
 
 
-def _about(file: _File, kind: Kind | None) -> tuple:
-    """Title, kind, name, media type and retention of a file."""
-    plain = "".join(c if c.isprintable() else "?" for c in file.name)
-    title, name = plain[-300:].strip() or "?", plain.rpartition("/")[2][-255:].replace("\\", "_")
-    media = mimetypes.guess_type(name)[0] or "application/octet-stream"
+def _about(name: str, kind: Kind | None) -> tuple:
+    """Title, kind, name, media type and retention of a thing by its path."""
+    plain = "".join(c if c.isprintable() else "?" for c in name)
+    title, last = plain[-300:].strip() or "?", plain.rpartition("/")[2][-255:].replace("\\", "_")
+    media = mimetypes.guess_type(last)[0] or "application/octet-stream"
     if kind is None:
-        end = file.path.suffix.lower()
+        end = PurePosixPath(name).suffix.lower()
         guessed = KINDS.get(media.partition("/")[0], Kind.DOCUMENT)
         kind = Kind.WEIGHTS if end in WEIGHTS else Kind.EVALUATION_LOG if end in LOGS else guessed
-    return title, kind, name, media, checked_retention(kind, None)
+    return title, kind, last, media, checked_retention(kind, None)
 
 
 def _files(folder: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[Path, os.stat_result]]:
@@ -184,8 +209,3 @@ def _others_reach(place: Path, below: Path | None = None) -> bool:
         if not directory.stat().st_mode & stat.S_IXOTH:
             return False
     return True
-
-
-def _tag(store: Store, folder: Path, name: str, info: os.stat_result) -> bytes:
-    about = f"import\0{folder}\0{name}\0{info.st_size}\0{info.st_mtime_ns}"
-    return hmac.digest(vault_of(store).tags, about.encode("utf-8", "surrogateescape"), "sha256")

@@ -5,21 +5,25 @@ it. The public area (`MYTHOS_HOME/public`) is a projection of the signed records
 time, by any process, as often as one likes, and always ends with exactly what is public now.
 """
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mythos.gate.apply import apply
 from mythos.gate.publications import is_public, votes_for
-from mythos.gate.state import State
+from mythos.gate.state import Rejected, State
 from mythos.gate.submit import load_state, submit
-from mythos.ledger.log import append, audit
+from mythos.ledger.log import append, audit, now_in
 from mythos.records.asset import AssetAction
 from mythos.records.canonical import RecordError, canonical
 from mythos.records.clock import Clock
@@ -82,7 +86,11 @@ def request_publication(
 
     The copy that is voted on is made now. NotAllowedHere when it refers to an asset that nobody asked for.
     """
-    record = draft_publication(store, clock, principal, asset, starts_at, ends_at, why, person)
+
+    def check(record: PublicationRequest) -> None:
+        _tried(store, clock, principal, seal(record, secret))
+
+    record = _draft(store, clock, principal, asset, starts_at, ends_at, why, person, check)
     return submit(store, clock, principal, seal(record, secret))[0]
 
 
@@ -100,11 +108,45 @@ def draft_publication(
 
     BadField for times or a person that cannot be.
     """
+    return _draft(store, clock, principal, asset, starts_at, ends_at, why, person, lambda _: None)
+
+
+def _draft(
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    asset: str,
+    starts_at: float,
+    ends_at: float,
+    why: str,
+    person: str,
+    check: Callable[[PublicationRequest], None],
+) -> PublicationRequest:
+    """`check` sees the request, whose digests are not known yet, before the copy is made."""
     with attempt(store, clock, principal, "publication.request", asset), store.read() as conn:
         permitted(store, conn, principal, asset, AssetAction.MANAGE, restricted_now(conn, clock))
     entry, number, _ = look_at(store, clock, principal, asset, "publication.request")
-    reading = read_asset(store, clock, principal, asset, number)
     salt, request = secrets.token_hex(16), new_id("pubreq")
+
+    def made(content: str, about: str) -> PublicationRequest:
+        try:
+            return PublicationRequest(
+                id=request,
+                deployment=load_state(store).deployment,
+                asset=asset,
+                version=number,
+                content=content,
+                about=about,
+                audience=PUBLIC,
+                starts_at=starts_at,
+                ends_at=ends_at,
+                by=person,
+            )
+        except RecordError as error:
+            raise BadField(error.message) from None
+
+    check(made("0" * 64, "0" * 64))
+    reading = read_asset(store, clock, principal, asset, number)
     content = hashlib.sha256(bytes.fromhex(salt))
     parts: dict[str, None] = {}
 
@@ -128,21 +170,7 @@ def draft_publication(
                 raise NotAllowedHere(message, "Request their publication first, or take them out.")
             about = entry.about
             copy = Copy(salt, about.title, about.media, why[:2000], staged.size, tuple(parts), about.name)
-            try:
-                record = PublicationRequest(
-                    id=request,
-                    deployment=state.deployment,
-                    asset=asset,
-                    version=number,
-                    content=content.hexdigest(),
-                    about=_about_digest(copy),
-                    audience=PUBLIC,
-                    starts_at=starts_at,
-                    ends_at=ends_at,
-                    by=person,
-                )
-            except RecordError as error:
-                raise BadField(error.message) from None
+            record = made(content.hexdigest(), _about_digest(copy))
             copy = replace(copy, draft=payload(record).decode())
             settle(store, [staged])
             with store.begin() as conn:
@@ -152,6 +180,18 @@ def draft_publication(
         finally:
             discard(store, [staged])
     return record
+
+
+def _tried(store: Store, clock: Clock, principal: Principal, envelope: bytes) -> None:
+    """Rejected, as `submit` would be: before a copy is made that nobody would ever vote on."""
+    state = load_state(store).clone()
+    with store.read() as conn:
+        now = now_in(conn, clock)
+    try:
+        apply(state, state.seq + 1, now, envelope)
+    except Rejected as refused:
+        audit(store, clock, principal, "submit", "refused", code=str(refused.code))
+        raise
 
 
 def vote_publication(
@@ -237,6 +277,11 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
 
     What was laid out by a process that died is finished or removed. A clock that is behind opens nothing.
     """
+    with _alone(store):
+        return _laid_out(store, clock, principal, open_new)
+
+
+def _laid_out(store: Store, clock: Clock, principal: Principal, open_new: bool) -> list[str]:
     area = place(store)
     private_directory(area)
     state = load_state(store)
@@ -244,8 +289,8 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
         now = restricted_now(conn, clock)
     for found in area.iterdir():
         known = state.publications.get(found.name)
-        if known is None or not is_public(state, known, now):
-            shutil.rmtree(found)
+        if known is None or not is_public(state, known, now) or not _is_plain(found):
+            _remove(found)
     opened = []
     for one in state.publications.values() if open_new else ():
         if is_public(state, one, now) and not (area / one.id).exists():
@@ -260,12 +305,32 @@ def lay_out(store: Store, clock: Clock, principal: Principal, open_new: bool = T
     return opened
 
 
+@contextlib.contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """While the public area is changed: another process would take a draft of this one for a stray."""
+    lock = os.open(store.home.path / "public.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Whatever somebody laid there; a link itself, never what it leads to."""
+    shutil.rmtree(path) if _is_plain(path) else path.unlink()
+
+
 def public_now(store: Store, clock: Clock, publication: str) -> Path | None:
     """The directory of a publication that may be read now by anybody; None for every other name."""
     state: State = load_state(store)
     known = state.publications.get(publication)
     found = place(store) / publication if known else None
-    if known is None or found is None or not is_public(state, known, clock.now()) or not found.is_dir():
+    if known is None or found is None or not is_public(state, known, clock.now()) or not _is_plain(found):
         return None
     return found
 

@@ -14,6 +14,7 @@ from mythos.records.asset import (
     Asset,
     AssetAction,
     AssetPermit,
+    AssetReason,
     AssetRefusal,
     Kind,
     Retention,
@@ -56,6 +57,9 @@ def attempt(
         if refused.may_know:
             raise NotAllowedHere(f"you may not do this ({refused.reason})") from None
         raise missing(asset) from None
+    except ClockError:
+        audit(store, clock, principal, action, "refused", asset=asset, reason=AssetReason.CLOCK)
+        raise
 
 
 def permitted(
