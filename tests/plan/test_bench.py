@@ -65,8 +65,8 @@ def test_four_streams_are_foreseen_from_one_and_sixteen(tmp_path, held_out):
     assert {name: row["half"] for name, row in ((r["case"], r) for r in told["cases"])}[
         "decode-4"
     ] == "held out"
-    assert all(abs(errors[name]) < 0.02 for name in ("decode-1", "decode-16", "prefill-512"))
-    assert errors["decode-4"] == pytest.approx(1 / held_out - 1, abs=0.03)
+    assert all(abs(errors[name]) < 0.005 for name in ("decode-1", "decode-16", "prefill-512"))
+    assert errors["decode-4"] == pytest.approx(1 / held_out - 1, abs=0.01)
     found = load(kept)
     assert found.dated == "2026-01-02" and "a CPU" in found.provenance and "mythos" in found.provenance
 

@@ -24,6 +24,7 @@ th { vertical-align: bottom; white-space: nowrap; }
 .number + :not(.number) { padding-left: .8rem; }
 td.number, th.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .wide { overflow-x: auto; } summary { color: var(--soft); cursor: pointer; }
+@media (max-width: 40rem) { body { padding: 1rem .8rem; } table { font-size: .8rem; } }
 @media print { :root { --page: #fff; --text: #000; --soft: #333; --line: #bbb; --c0: #1b6ca8; --c1: #d1495b;
   --c2: #2e933c; --c3: #8f5db7; --c4: #b67a12; --c5: #6b7680; --c6: #0f8b8d;
   --c7: #7a4b2a; } body { font-size: 10pt; max-width: none;
