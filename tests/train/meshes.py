@@ -31,7 +31,7 @@ from mythos.train.parallel.model import RankModel, shard, take
 from mythos.train.parallel.optim import ShardedOptimiser
 from mythos.train.parallel.run import train_on_mesh
 from mythos.train.parallel.step import gradient, move
-from mythos.train.settings import TrainSettings
+from mythos.train.settings import TrainError, TrainSettings
 from mythos.train.weights import fresh_model
 
 LENGTH, VOCAB, STEPS = 32, 64, 3
@@ -209,6 +209,17 @@ def interrupted(place: str, run: str) -> None:
 
     with joined(Shape(dp=2), "cpu") as rank:
         _train(Path(place) / run, "dp=2", 1, "moe", TRAINED, rank, batches)
+
+
+def deserted(place: str) -> None:
+    """Work of a rank: the last one goes away without a word."""
+    try:
+        with joined(Shape(dp=2), "cpu") as rank:
+            if rank == 1:
+                os._exit(0)
+            dist.all_reduce(torch.ones(4))
+    except TrainError as error:
+        (Path(place) / "said").write_text(str(error))
 
 
 def _train(run: Path, mesh: str, accumulate: int, name: str, steps: int, rank: int, batches: Batches) -> None:

@@ -15,7 +15,7 @@ from mythos.train.parallel.model import Box, RankModel, fill, local_parameters, 
 from mythos.train.parallel.run import ATTEMPTS, _same
 from mythos.train.parallel.shards import _overlap, find, whole_tensors
 from mythos.train.settings import TrainError, TrainSettings
-from tests.train.meshes import EVERY, MOE, TRAINED, interrupted, keyring, trained
+from tests.train.meshes import EVERY, MOE, TRAINED, deserted, interrupted, keyring, trained
 
 # (run, mesh, accumulate, model, steps): the first run of each pair is stopped, the second goes on elsewhere.
 ONE = [("whole", "dp=2", 1, "moe", TRAINED), ("moved", "ep=2", 1, "moe", 3), ("deep", "dp=2", 1, "mla", 3)]
@@ -67,6 +67,12 @@ def test_a_killed_rank_costs_an_interval_at_most(place: Path, tmp_path: Path) ->
     straight = losses(place / "whole", "dp=2")
     assert {row["step"]: row["loss"] for row in rows} == straight  # bit for bit, each step once
     assert 0 < rows[-1]["goodput"] < 1
+
+
+def test_a_lost_rank_is_said_in_a_sentence(tmp_path: Path) -> None:
+    launch(2, deserted, (str(tmp_path),))
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("Rank 0 lost another of 2 ranks") and "last checkpoint" in said
 
 
 def test_files_that_are_not_of_the_checkpoint(place: Path, tmp_path: Path) -> None:

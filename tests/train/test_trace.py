@@ -142,6 +142,7 @@ def test_links() -> None:
     assert found == sorted(found, key=lambda link: -link.seconds)
 
 
+@pytest.mark.slow
 def test_ten_trillion_on_16_384_ranks() -> None:
     """One rank of the last pipeline rank of the real shape, its weights never made."""
     config = load_family("mythos-10t").tiers[-1].config

@@ -155,4 +155,7 @@ def _cure(worst: Traced, shape: Shape, recompute: bool) -> str:
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:.3g}" if size < 1000 * GIB else f"{size / GIB:.0f}"
+    gib = size / GIB
+    if 0 < gib < 0.001:
+        return "<0.001"
+    return f"{gib:.3g}" if gib < 1000 else f"{gib:.0f}"

@@ -36,8 +36,8 @@ class Feed:
     ahead: Sequence[Ahead]
 
 
-def feed(batch: Batch, mesh: Mesh, mtp: int) -> Feed:
-    """A rank's tokens of a batch of next tokens."""
+def feed(batch: Batch, mesh: Mesh, mtp: int, device: str) -> Feed:
+    """A rank's tokens of a batch of next tokens, on the device."""
     if batch.preference is not None or batch.teachers or batch.targets_TA.shape[1] != 1:
         raise TrainError(
             "A mesh trains on next tokens only.", "Leave distillation and stages to one process."
@@ -46,13 +46,13 @@ def feed(batch: Batch, mesh: Mesh, mtp: int) -> Feed:
     shape = packed.tokens_RL.shape
 
     def own(x: Tensor) -> Tensor:
-        return own_tokens(x.view(shape), cp, rank).flatten()
+        return own_tokens(x.view(shape), cp, rank).flatten().to(device)
 
     later = [further(batch, places) for places in range(1, mtp + 1)]
     return Feed(
         own(packed.tokens_RL),
         own(packed.positions_RL),
-        own_tokens(packed.starts_RL, cp, rank),
+        own_tokens(packed.starts_RL, cp, rank).to(device),
         own(batch.targets_TA),
         own(batch.weights_TA),
         [
@@ -62,12 +62,14 @@ def feed(batch: Batch, mesh: Mesh, mtp: int) -> Feed:
     )
 
 
-def step_feeds(batches: Batches, step: int, settings: TrainSettings, mesh: Mesh, mtp: int) -> list[Feed]:
+def step_feeds(
+    batches: Batches, step: int, settings: TrainSettings, mesh: Mesh, mtp: int, device: str = "cpu"
+) -> list[Feed]:
     """The micro-batches of this rank in a step (from 0), which the replicas share out row by row."""
     replicas, replica = mesh.shape.replicas, mesh.at.dp * mesh.shape.ep + mesh.at.ep
     first = step * settings.step_rows * replicas
     return [
-        feed(batches(first + (part * replicas + replica) * settings.rows, settings.rows), mesh, mtp)
+        feed(batches(first + (part * replicas + replica) * settings.rows, settings.rows), mesh, mtp, device)
         for part in range(settings.accumulate)
     ]
 

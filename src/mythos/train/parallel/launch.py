@@ -16,11 +16,21 @@ import torch.distributed as dist
 from mythos.train.parallel.mesh import TIMEOUT, Shape
 from mythos.train.settings import TrainError
 
+# What gloo and NCCL say when a peer does not answer.
+LOST = (
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "imed out",
+    "timeout",
+    "remote process exited",
+)
+
 
 @contextmanager
 def joined(shape: Shape, device: str, timeout: timedelta = TIMEOUT) -> Iterator[int]:
     """This process's rank in the job that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT name, or a file in
-    MYTHOS_MESH_FILE. TrainError when the mesh needs another number of ranks or some do not come.
+    MYTHOS_MESH_FILE. TrainError when the mesh needs another number of ranks, some do not come or one is lost.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world != shape.ranks:
@@ -48,6 +58,13 @@ def joined(shape: Shape, device: str, timeout: timedelta = TIMEOUT) -> Iterator[
         ) from None
     try:
         yield rank
+    except RuntimeError as error:  # torch has no kind of its own for a peer that is gone
+        if not any(words in str(error) for words in LOST):
+            raise
+        raise TrainError(
+            f"Rank {rank} lost another of {world} ranks ({error!s:.80}).",
+            "Start the job again: it goes on from its last checkpoint.",
+        ) from None
     finally:
         dist.destroy_process_group()
 

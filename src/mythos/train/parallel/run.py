@@ -86,7 +86,7 @@ def train_on_mesh(
     end = steps if until is None else until
     for step in range(first, end):
         began = time.monotonic()
-        feeds = step_feeds(batches, step, settings, mesh, config.mtp)
+        feeds = step_feeds(batches, step, settings, mesh, config.mtp, device)
         told = gradient(model, optimiser, feeds, compute, None if saving is None else saving.done)
         if saving is not None:
             _commit(run, keyring, step, shape, facts, rank)

@@ -83,7 +83,7 @@ def begin_saving(
 
 
 def commit(run: Path, keyring: Keyring, step: int, ranks: int, facts: Mapping[str, Any]) -> None:
-    """Makes the shards of a step the checkpoint of the job, when all ranks have written; others go."""
+    """Makes the shards of a step the checkpoint of the job, when all ranks have written; earlier ones go."""
     place = _step(run, step)
     abouts = [open_sealed(place / f"rank-{rank:05d}", keyring).about for rank in range(ranks)]
     draft = place / f".writing-{WHOLE}"
@@ -94,7 +94,7 @@ def commit(run: Path, keyring: Keyring, step: int, ranks: int, facts: Mapping[st
         os.rename(draft, place / WHOLE)
         sync(place)
     for other in place.parent.iterdir():
-        if other != place:
+        if other.name < place.name:  # ranks may be writing a later one
             shutil.rmtree(other, ignore_errors=True)
 
 
