@@ -29,12 +29,13 @@ from mythos.vault.incidents import Hand
 from mythos.vault.report_fields import ASKED
 from mythos.vault.report_page import document_in, verify_page
 from mythos.vault.report_sources import mark
+from tests.attacks.said import Said
 
 WORDS = "it was looked at"
 
 
 def _hand(self: Any, who: str, gate: str = "gate") -> Hand:
-    return Hand(who, self.adapter._secret(who), self.adapter._secret(gate))
+    return Hand(who, self.adapter.secret(who), self.adapter.secret(gate))
 
 
 def _targets(self: Any, named: Sequence[str]) -> list[Named]:
@@ -58,7 +59,7 @@ def op_incident_open(
     """`received` and `suspected` in hours from now."""
     now = self.town.now
     since = None if suspected is None else now + suspected * HOUR
-    hand = Hand(claiming or signer, self.adapter._secret(signer), self.town.gate)
+    hand = Hand(claiming or signer, self.adapter.secret(signer), self.town.gate)
     made = incidents.open_incident(
         *self.place("operator"), "drafts are readable", "a newspaper", now + received * HOUR,
         [Nature(one) for one in natures], _targets(self, named), hand, since,
@@ -78,7 +79,6 @@ def op_incident_find(
 def op_incident_contain(
     self: Any, signer: str = "safety-1", more: Sequence[str] = (), incident: str = "incident"
 ) -> Any:
-    from tests.attacks.adapter import Said
 
     made = incidents.contain_incident(
         *self.place("operator"), self.id(incident), _targets(self, more), _hand(self, signer)
@@ -93,7 +93,7 @@ def op_incident_contained_forged(self: Any, done: str, gate: str = "gate", signe
     record = IncidentContained(
         new_id("cont"), state.deployment, self.id("incident"), (Done(named.what, named.id, ""),), (), signer
     )
-    keys = [self.adapter._secret(one) for one in dict.fromkeys((gate, signer))]
+    keys = [self.adapter.secret(one) for one in dict.fromkeys((gate, signer))]
     submit(*self.place("operator"), seal(record, *keys))
 
 
@@ -123,21 +123,20 @@ def op_incident_report_again(self: Any, name: str = "statement", fresh: bool = F
     acts = self.town.state.cases[old.incident].acts
     basis = tuple(act.record.id for act in acts) if fresh else old.basis
     again = replace(old, id=new_id("stmt"), basis=basis)
-    submit(*self.place("operator"), seal(again, self.town.gate, self.adapter._secret(old.by)))
+    submit(*self.place("operator"), seal(again, self.town.gate, self.adapter.secret(old.by)))
 
 
 def op_incident_close(
     self: Any, by: Sequence[str] = ("rso-1", "board-1"), lessons: Sequence[str] = (),
     incident: str = "incident",
 ) -> None:  # fmt: skip
-    persons = [(who, self.adapter._secret(who)) for who in by]
+    persons = [(who, self.adapter.secret(who)) for who in by]
     rows = [Lesson("assets", path) for path in lessons]
     incidents.close_incident(*self.place("operator"), self.id(incident), WORDS, rows, persons)
 
 
 def op_incident_clocks(self: Any) -> Any:
     """OVERDUE when a clock of an open incident has run out unanswered."""
-    from tests.attacks.adapter import Said
 
     rows = incidents.incident_rows(self.town.state, self.town.now)
     late = {duty.row for row in rows for duty in row.overdue if duty.met is None}
@@ -176,7 +175,6 @@ def op_report_verify(
     self: Any, change: str = "", public: bool = False, trust: str = "", report: str = "report"
 ) -> Any:
     """Verify a page of a report, perhaps changed, by itself."""
-    from tests.attacks.adapter import Said
 
     page = reports.write_report(*self.place("operator"), self.id(report), public)
     changed = _changed(page, change)
@@ -187,7 +185,6 @@ def op_report_verify(
 
 def op_report_guess(self: Any, field: str, full: bool = False, report: str = "report") -> Any:
     """Find a withheld share by trying each: with what the public version carries, or as the reviewer."""
-    from tests.attacks.adapter import Said
 
     pages = [
         reports.write_report(*self.place("operator"), self.id(report), public) for public in (True, not full)
@@ -212,7 +209,6 @@ def op_report_guess(self: Any, field: str, full: bool = False, report: str = "re
 
 def op_report_mark(self: Any, field: str, report: str = "report") -> Any:
     """SINGLE when a line of a field is marked as having one source, or none."""
-    from tests.attacks.adapter import Said
 
     page = reports.write_report(*self.place("operator"), self.id(report), False)
     found = next(one.field for one in verify_page(page).fields if one.name == field)
