@@ -1,5 +1,8 @@
 """The listener for assets over real HTTP: contents, ranges, conditions; one 404 for the rest."""
 
+import os
+import sys
+
 import pytest
 
 from mythos.vault.assets import list_assets
@@ -180,3 +183,34 @@ def test_a_stranger_writes_nothing_to_the_operators_terminal(town, capfd):
                 line.sendall(sent)
                 assert line.recv(1 << 16).startswith(b"HTTP/1.1 4")
     assert capfd.readouterr() == ("", "")
+
+
+_opened: list[str] = []
+_watching = False
+
+
+def _watch(event: str, arguments: tuple) -> None:
+    if _watching and event == "open" and isinstance(arguments[0], str | bytes):
+        _opened.append(os.path.realpath(os.fsdecode(arguments[0])))
+
+
+def test_no_address_opens_a_file_outside(town):
+    """With a hook on every file that this process opens, and the same hook on one that it does open."""
+    global _watching
+    canary = town.home.path.parent / "canary"
+    canary.write_text("canary")
+    asset = town.put(b"text").id
+    sys.addaudithook(_watch)  # for good: it is quiet but for this test
+    with listening(town) as (base_url, keys), client(base_url, keys["local"]) as mine:
+        _watching = True
+        try:
+            for up in ("..%2f", "%2e%2e/", "..%5c", "....//", "%2f"):
+                for target in ("canary", "mythos.db", "vault/key", "etc/passwd"):
+                    for times in (1, 2, 3, 8):
+                        assert mine.get(f"/v1/assets/{up * times}{target}").status_code == 404
+            outside = {str(canary), "/etc/passwd", str(town.home.database), str(town.home.path / "vault/key")}
+            assert not outside & set(_opened)
+            assert mine.get(f"/v1/assets/{asset}").content == b"text"
+            assert any("vault/blobs" in path for path in _opened)
+        finally:
+            _watching = False
