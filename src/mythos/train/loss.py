@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-CHUNK = 512  # token rows; 256 cost time, as each chunk adds to the head's whole gradient, 1,024 only memory
+CHUNK = 512  # token rows; 256 cost time (each adds to the whole gradient of the head), 1,024 memory
 
 Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
