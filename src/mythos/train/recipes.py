@@ -120,13 +120,17 @@ def train_tier(
                 f"{name} has another tokenizer than the data of {tier.family}.",
                 "Give the family one tier that is fetched, or the same tokenizer to all.",
             )
-    roots = {name: files.root for name, files in parents.items()}
-    facts = run_facts(tier, roots, training)
-    place = run_directory(home, tier, facts)
-    private_directory(place.parent)
-    private_directory(place)
-    run = Run(place, keyring, recipe(tier, training.seed), training, facts)
+    run = _run(home, keyring, tier, parents, training)
+    private_directory(run.place.parent)
+    private_directory(run.place)
     return run_stages(run, tier, _first(run, tier, parents, progress), progress)
+
+
+def _run(
+    home: Home, keyring: Keyring, tier: Tier, parents: Mapping[str, WeightsFiles], training: Training
+) -> Run:
+    facts = run_facts(tier, {name: files.root for name, files in parents.items()}, training)
+    return Run(run_directory(home, tier, facts), keyring, recipe(tier, training.seed), training, facts)
 
 
 def _first(
@@ -247,13 +251,11 @@ def pruned_tensors(
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Tensor]:
     """What a distilled tier began with, float32: its first parent with the layers that its run kept."""
-    facts = run_facts(tier, {name: files.root for name, files in parents.items()}, training)
-    settings = recipe(tier, training.seed)
-    run = Run(run_directory(home, tier, facts), keyring, settings, training, facts)
+    run = _run(home, keyring, tier, parents, training)
     name, first = next(iter(parents.items()))
     plain = plain_tensors(first.tensors)
     teacher = computing(model_from(first.config, plain)).requires_grad_(False)
-    batches = mixed(training.material.train, DISTILLED, settings)
+    batches = mixed(training.material.train, DISTILLED, run.settings)
     return _pruned(run, tier, name, first.config, teacher, plain, batches, progress)
 
 
