@@ -62,8 +62,6 @@ def rclone_s3(folder: Path, public: bool = False) -> Iterator[str]:
 @contextmanager
 def moto_s3() -> Iterator[str]:
     """moto's server: a simulation of Amazon's S3, with its ACLs, policies and versions."""
-    pytest.importorskip("moto")
-    pytest.importorskip("flask_cors")
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with process(command, port) as url:

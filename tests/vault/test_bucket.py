@@ -27,8 +27,6 @@ from tests.vault.stores import KEY, SECRET, breaking_line, moto_s3, rclone_s3
 from tests.vault.test_crash import base, whole  # noqa: F401
 from tests.vault.world import OUTSIDER, VaultTown
 
-pytest.importorskip("botocore")
-
 FILES = {
     "plan.txt": b"launch plan",
     "2026/empty": b"",

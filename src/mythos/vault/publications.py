@@ -90,7 +90,7 @@ def request_publication(
     def check(record: PublicationRequest) -> None:
         _tried(store, clock, principal, seal(record, secret))
 
-    record = _draft(store, clock, principal, asset, starts_at, ends_at, why, person, check)
+    record = draft_publication(store, clock, principal, asset, starts_at, ends_at, why, person, check)
     return submit(store, clock, principal, seal(record, secret))[0]
 
 
@@ -103,26 +103,13 @@ def draft_publication(
     ends_at: float,
     why: str,
     person: str,
+    check: Callable[[PublicationRequest], None] = lambda _: None,
 ) -> PublicationRequest:
     """As `request_publication`, for `person` to sign elsewhere: the copy is made, nothing is asked yet.
 
-    BadField for times or a person that cannot be.
+    `check` sees the request before that, when its digests are not known yet. BadField for times or a person
+    that cannot be.
     """
-    return _draft(store, clock, principal, asset, starts_at, ends_at, why, person, lambda _: None)
-
-
-def _draft(
-    store: Store,
-    clock: Clock,
-    principal: Principal,
-    asset: str,
-    starts_at: float,
-    ends_at: float,
-    why: str,
-    person: str,
-    check: Callable[[PublicationRequest], None],
-) -> PublicationRequest:
-    """`check` sees the request, whose digests are not known yet, before the copy is made."""
     with attempt(store, clock, principal, "publication.request", asset), store.read() as conn:
         permitted(store, conn, principal, asset, AssetAction.MANAGE, restricted_now(conn, clock))
     entry, number, _ = look_at(store, clock, principal, asset, "publication.request")
