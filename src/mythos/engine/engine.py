@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from mythos.engine.backend import Eager
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
@@ -247,7 +248,7 @@ class Engine:
             free = self._memory_limit - self._held() - loaded.bytes
             tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
             blocks = max(tokens, tier.context + 64) // 64
-            runner = Runner(loaded, blocks, self._secret)
+            runner = Runner(loaded, Eager(loaded, blocks, self._secret))
             runner.warm_up()
             self._runners[root] = runner
         runner.last_used = time.monotonic()

@@ -1,6 +1,6 @@
 """One loaded tier at work: its sequences, its cache, and one step at a time.
 
-Shape letters: B sequences decoding, V vocabulary.
+Shape letters: V vocabulary.
 """
 
 from collections import deque
@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mythos.engine.attention import chunk_attend, decode_attend
-from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK, cache_for
-from mythos.engine.guard import states_of
+from mythos.engine.backend import Backend, Segment
+from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK
 from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
 from mythos.engine.sampling import choose, logprob_of
 from mythos.engine.sequence import Sequence
-from mythos.model.quant import INT8_ROWS
 
 if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
@@ -27,33 +25,30 @@ MAX_UNREAD = 512  # events a reader may fall behind before its request is paused
 class Runner:
     """`step` decodes one token for every running sequence and computes one prompt chunk."""
 
-    def __init__(self, loaded: "LoadedTier", blocks: int, secret: bytes) -> None:
+    def __init__(self, loaded: "LoadedTier", backend: Backend) -> None:
         self.loaded = loaded
-        self.cache = cache_for(loaded.tier.config, blocks, loaded.dtype, secret)
+        self.backend = backend
+        self.cache = backend.cache
         self.waiting: deque[Sequence] = deque()
         self.prefill: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.last_used = 0.0
 
-    @torch.inference_mode()
     def warm_up(self) -> None:
         """Computes a chunk and a token nobody asked for: making kernels takes the first pass a second."""
         if self.cache.blocks <= BLOCKS_PER_CHUNK:
             return
         table = list(range(BLOCKS_PER_CHUNK + 1))  # nobody's yet; whoever gets these blocks writes them first
-        model, rows = self.loaded.model, torch.tensor([0])
         for start, count in ((0, CHUNK), (CHUNK, 40)):
-            tokens, positions = torch.zeros(count, dtype=torch.long), torch.arange(start, start + count)
-            model(tokens, positions, chunk_attend(self.cache, table, start, count), rows=rows, absorbed=True)
-        last = torch.tensor([CHUNK + 40])
-        model(rows, last, decode_attend(self.cache, [table], [CHUNK + 41]), absorbed=True)
+            self.backend.chunk(Segment(table, start, [0] * count, 1))
+        self.backend.decode([Segment(table, CHUNK + 40, [0], 1)])
 
     def fits(self, positions: int) -> bool:
         """Whether a sequence of so many positions could ever run here."""
         return -(-positions // BLOCK) <= self.cache.blocks
 
     def add(self, seq: Sequence) -> None:
-        seq.backend = self.loaded.backend
+        seq.backend = self.backend.name
         self.waiting.append(seq)
 
     @property
@@ -68,8 +63,8 @@ class Runner:
         self._drop_cancelled()
         self._admit()
         decoding = [s for s in self.running if s.generation.unread < MAX_UNREAD]
-        for start in range(0, len(decoding), INT8_ROWS):  # one kernel whatever the number of streams
-            self._decode(decoding[start : start + INT8_ROWS])
+        for start in range(0, len(decoding), self.backend.rows):
+            self._decode(decoding[start : start + self.backend.rows])
         if self.prefill:
             self._chunk()
         return bool(decoding or self.prefill)
@@ -119,14 +114,8 @@ class Runner:
         start, count = seq.next_chunk()
         prompt = seq.request.prompt
         last = start + count == len(prompt)
-        with states_of(self.loaded.model.layers, _layers([seq])) as states:
-            logits_1V = self.loaded.model(
-                torch.tensor(prompt[start : start + count]),
-                torch.arange(start, start + count),
-                chunk_attend(self.cache, seq.table, start, count),
-                rows=torch.tensor([count - 1] if last else [], dtype=torch.long),
-                absorbed=True,
-            )
+        segment = Segment(seq.table, start, prompt[start : start + count], 1 if last else 0)
+        got = self.backend.chunk(segment, _layers([seq]))
         seq.computed += count
         self.prefill.rotate(-1)  # prompts advance in turn
         index = start // CHUNK
@@ -137,7 +126,7 @@ class Runner:
         if seq.watch is not None:
             for position in range(max(start, seq.opening), start + count):
                 read = seq.watch.prompt if position == seq.opening else seq.watch.token
-                read(states[seq.watch.guard.profile.layer][position - start])
+                read(got.states[seq.watch.guard.profile.layer][position - start])
             if seq.watch.tripped:
                 self.end(seq, Finish.REFUSED)
                 return
@@ -147,23 +136,19 @@ class Runner:
             if seq.limit == 0:
                 self._over(seq, Finish.MAX_TOKENS)
             else:
-                self._accept(seq, logits_1V[0].float())
+                self._accept(seq, got.logits_WV[0])
 
     @torch.inference_mode()
     def _decode(self, seqs: list[Sequence]) -> None:
         # The newest token of each sequence is not in the cache yet: this pass puts it there.
-        lengths = [len(s.request.prompt) + len(s.tokens) for s in seqs]
-        with states_of(self.loaded.model.layers, _layers(seqs)) as states:
-            logits_BV = self.loaded.model(
-                torch.tensor([s.tokens[-1] for s in seqs]),
-                torch.tensor([n - 1 for n in lengths]),
-                decode_attend(self.cache, [s.table for s in seqs], lengths),
-                absorbed=True,
-            ).float()
+        segments = [
+            Segment(s.table, len(s.request.prompt) + len(s.tokens) - 1, s.tokens[-1:], 1) for s in seqs
+        ]
+        got = self.backend.decode(segments, _layers(seqs))
         for row, seq in enumerate(seqs):
             watch = seq.watch
             if watch is not None:
-                watch.token(states[watch.guard.profile.layer][row])
+                watch.token(got.states[watch.guard.profile.layer][row])
                 if watch.tripped:
                     self.end(seq, Finish.REFUSED)
                     continue
@@ -171,7 +156,7 @@ class Runner:
                 if seq.ending is not None:
                     self._over(seq, seq.ending)
                     continue
-            self._accept(seq, logits_BV[row])
+            self._accept(seq, got.logits_WV[row])
 
     def _over(self, seq: Sequence, finish: Finish) -> None:
         """The answer is complete. Under safeguards its last token is read first, then all is checked."""

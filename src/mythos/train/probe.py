@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mythos.data.chat import encode_chat
 from mythos.data.prompts import DOMAINS, HELD_OUT, REPLY, Prompt
+from mythos.engine.backend import Eager
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch, states_of
 from mythos.engine.loader import LoadedTier
@@ -136,7 +137,7 @@ def read_states(
 def _answers(loaded: LoadedTier, prompts: list[list[int]], report: Report) -> list[list[int]]:
     """Greedy answers, made as the engine makes them."""
     longest = max(map(len, prompts)) + ANSWER
-    runner = Runner(loaded, 64 * (-(-longest // 64)), b"")
+    runner = Runner(loaded, Eager(loaded, 64 * (-(-longest // 64)), b""))
     made, ended = [], count(1)
     for ids in prompts:
         request = Request(tuple(ids), ANSWER, Sampling(0.0))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mythos.data.tokenizer import Tokenizer
+from mythos.engine.backend import Eager
 from mythos.engine.cache import BLOCK
 from mythos.engine.generation import Generation
 from mythos.engine.loader import LoadedTier
@@ -77,7 +78,7 @@ def generated(
 ) -> list[Running]:
     """What the runner makes of each prompt, at most `most` tokens. `on_end` is called as each ends."""
     longest = max(len(prompt) for prompt, _ in asked) + most
-    runner = Runner(loaded, min(MAX_BATCH, len(asked)) * -(-longest // BLOCK), b"")
+    runner = Runner(loaded, Eager(loaded, min(MAX_BATCH, len(asked)) * -(-longest // BLOCK), b""))
     running = []
     for prompt, sampling in asked:
         made = Running(
