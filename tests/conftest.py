@@ -12,6 +12,9 @@ import pytest
 # Before torch is imported: waiting threads sleep instead of spinning; tests are quick on a busy machine too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# The plain backend, unless a test asks for another: each new home would build the native one for itself.
+os.environ.setdefault("MYTHOS_BACKEND", "eager")
+
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30  # bytes; all tests together leave less than one GiB at a time

@@ -16,6 +16,8 @@ import tokenizers
 import torch
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
+from mythos.engine.backend import Eager
+from mythos.engine.choose import Maker
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader
 from mythos.gate.authorize import Standing, authorize, decision_on, load_standing
@@ -111,9 +113,9 @@ class TinyHome:
         return replace(got, principal=Principal("operator", "operator", org))
 
     @contextmanager
-    def engine(self, memory_limit: int = 2 << 30) -> Iterator[Engine]:
+    def engine(self, memory_limit: int = 2 << 30, backend: Maker = Eager) -> Iterator[Engine]:
         find = partial(find_profile, self.home)
-        engine = Engine(Loader(self.home), self.decided, memory_limit, now=self.clock.now, profiles=find)
+        engine = Engine(Loader(self.home), self.decided, memory_limit, self.clock.now, find, backend)
         engine.start()
         try:
             yield engine

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mythos.cli.client import Server
 from mythos.cli.naming import DEFAULT_FAMILY, family_place, no_tier
-from mythos.cli.output import CommandError, Exit
+from mythos.cli.output import CommandError, Exit, note
 from mythos.cli.progress import waiting
 from mythos.gate.authorize import Standing, authorize, decision_on, known_tiers, load_standing
 from mythos.records.clock import Clock
@@ -113,6 +113,7 @@ def start_service(
 
     `memory` is in GB (10^9 bytes); None for half of the memory this process may use.
     """
+    from mythos.engine.choose import maker
     from mythos.engine.engine import Engine
     from mythos.engine.loader import Loader
     from mythos.serve.service import Service, Settings
@@ -127,7 +128,12 @@ def start_service(
 
     limit = int(memory * 1e9) if memory else memory_limit()
     engine = Engine(
-        Loader(records.home), decided, limit, records.clock.now, partial(find_profile, records.home)
+        Loader(records.home),
+        decided,
+        limit,
+        records.clock.now,
+        partial(find_profile, records.home),
+        maker(records.home, note),
     )
     session_keys = {session_key: SESSION} if session_key else {}
     service = Service(

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mythos.engine.backend import Eager
+from mythos.engine.backend import Backend, Eager
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
@@ -45,7 +45,8 @@ class Engine:
     """`tiers` maps a root and a decision's id to the tier and that decision, if it holds (else it raises).
 
     `memory_limit` is in bytes and counts weights and caches of all loaded tiers. `profiles` finds the
-    safeguard profile that a permit names; what it does not find is refused.
+    safeguard profile that a permit names; what it does not find is refused. `backend` makes what
+    computes a loaded tier (engine/choose.py).
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Engine:
         memory_limit: int,
         now: Callable[[], float] = time.time,
         profiles: Callable[[str], Profile | None] = lambda _: None,
+        backend: Callable[[LoadedTier, int, bytes], Backend] = Eager,
     ) -> None:
         self._loader = loader
         self._tiers = tiers
         self._memory_limit = memory_limit
         self._now = now
         self._profiles = profiles
+        self._backend = backend
         self._guards: dict[tuple[str, str], Guard] = {}  # by root and profile: content never changes
         self._secret = secrets.token_bytes(32)
         self._inbox: queue.SimpleQueue[Sequence | _Load | None] = queue.SimpleQueue()
@@ -248,7 +251,8 @@ class Engine:
             free = self._memory_limit - self._held() - loaded.bytes
             tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
             blocks = max(tokens, tier.context + 64) // 64
-            runner = Runner(loaded, Eager(loaded, blocks, self._secret))
+            backend = self._backend(loaded, blocks, self._secret)
+            runner = Runner(replace(loaded, backend=backend.name), backend)
             runner.warm_up()
             self._runners[root] = runner
         runner.last_used = time.monotonic()

@@ -8,7 +8,7 @@ from llguidance import LLTokenizer
 from mythos.data.tokenizer import Tokenizer
 from mythos.engine.masks import grammar_tokenizer
 from mythos.model.errors import PlainWeights
-from mythos.model.quant import load_served
+from mythos.model.quant import Int8Linear, load_served
 from mythos.model.transformer import Transformer
 from mythos.model.weights_dir import read_weights
 from mythos.records.decision import Handling
@@ -28,7 +28,10 @@ class NotAllowed(MythosError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedTier:
-    """Weights in memory that were hashed as they were read, and what belongs to them."""
+    """Weights in memory that were hashed as they were read, and what belongs to them.
+
+    `bytes` counts the form that a backend makes of them too: bf16 copies, or the native order.
+    """
 
     root: str
     profile: str
@@ -72,6 +75,7 @@ class Loader:
         model.mtp = torch.nn.ModuleList()  # prediction modules are for training: nothing here runs them
         tokenizer = Tokenizer.from_bytes(files.files["tokenizer.json"])
         held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+        wide = sum(2 * module.weight.numel() for module in model.modules() if isinstance(module, Int8Linear))
         return LoadedTier(
             root=tier.root,
             profile="none",
@@ -83,5 +87,5 @@ class Loader:
             grammar_tokenizer=grammar_tokenizer(files.files["tokenizer.json"], sorted(tokenizer.eos_ids)),
             eos=torch.tensor(sorted(tokenizer.eos_ids)),
             dtype=torch.bfloat16,
-            bytes=sum(held.values()),
+            bytes=sum(held.values()) + wide,
         )

@@ -60,12 +60,11 @@ CURE = "Build the tier again: mythos build TIER."
 
 
 class Int8Linear(nn.Module):
-    """y = x @ (q * s)^T + b in bf16. Inference only; holds the int8 weight and a bf16 copy for many rows."""
+    """y = x @ (q * s)^T + b in bf16. Inference only; a bf16 copy is made when many rows first come."""
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
-    weight_bf16: Tensor
     scale_bf16: Tensor
 
     def __init__(self, q_NK: Tensor, scale_N: Tensor, bias_N: Tensor | None = None) -> None:
@@ -74,7 +73,13 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale_N)
         self.register_buffer("bias", bias_N)
         self.register_buffer("scale_bf16", scale_N.bfloat16(), persistent=False)
-        self.register_buffer("weight_bf16", dequantise(q_NK, scale_N, torch.bfloat16), persistent=False)
+        self._wide: Tensor | None = None
+
+    @property
+    def weight_bf16(self) -> Tensor:
+        if self._wide is None:
+            self._wide = dequantise(self.weight, self.scale, torch.bfloat16)
+        return self._wide
 
     def forward(self, x_TK: Tensor) -> Tensor:
         bias_N = None if self.bias is None else self.bias.bfloat16()

@@ -1,0 +1,176 @@
+// int8 products with AVX-512 VNNI.
+//
+// y[t][n] = scale[n] * sum over groups g of s[t][g] * sum over k in g of a[t][k] * w[n][k]
+// a: activations, int8 with one scale s per row and GROUP input channels; w: int8 weights, a scale per output
+// channel. The sum of a group is exact in int32, and groups are added in order by one fused multiply-add each:
+// a row has the same bits whatever other rows, tiles or threads there are.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+
+#include "memory.hpp"
+
+constexpr int GROUP = 64;  // input channels with one activation scale
+constexpr int PANEL = 32;  // output channels computed together: two vectors of 16
+constexpr int TILE = 6;    // rows computed together
+
+inline int groups_of(int K) { return (K + GROUP - 1) / GROUP; }
+
+// Weights as [panel][K/4][PANEL][4] bytes of w + 128, because the instruction multiplies unsigned by signed
+// bytes; what that adds, 128 * sum(a), is taken off where a group's sum begins.
+struct Matrix {
+  int N = 0, K = 0, panels = 0;
+  Buffer<uint8_t> w;
+  Buffer<float> scale, bias;  // padded to whole panels; bias is empty when there is none
+
+  const uint8_t* panel(int p) const { return w.data() + (size_t)p * PANEL * K; }
+
+  void allocate(int outputs, int inputs) {
+    N = outputs, K = inputs, panels = (N + PANEL - 1) / PANEL;
+    w.resize((size_t)panels * PANEL * K);
+    std::memset(w.data(), 128, w.size());
+    scale.resize(panels * PANEL);
+    std::fill(scale.data(), scale.data() + scale.size(), 0.f);
+  }
+
+  // Rows [first, first + rows) from q (rows, K) and their scales.
+  void fill(int first, int rows, const int8_t* q, const float* scales) {
+    for (int n = 0; n < rows; n++) {
+      const int at = first + n;
+      uint8_t* to = w.data() + (size_t)(at / PANEL) * PANEL * K + (at % PANEL) * 4;
+      const int8_t* from = q + (size_t)n * K;
+      for (int k = 0; k < K; k += 4, to += PANEL * 4)
+        for (int i = 0; i < 4; i++) to[i] = (uint8_t)(from[k + i] + 128);
+      scale[at] = scales[n];
+    }
+  }
+
+  // Row n in float32: the embedding of a token.
+  void row(int n, float* out) const {
+    const uint8_t* from = w.data() + (size_t)(n / PANEL) * PANEL * K + (n % PANEL) * 4;
+    for (int k = 0; k < K; k += 4, from += PANEL * 4)
+      for (int i = 0; i < 4; i++) out[k + i] = ((int)from[i] - 128) * scale[n];
+  }
+};
+
+// Rows of int8 activations with their group scales; how many channels a row has is the matrix's affair.
+struct Rows {
+  Buffer<int8_t> q;
+  Buffer<float> s;
+  Buffer<int32_t> start;  // -128 * sum(a) of each group
+
+  void allocate(int rows, int inputs) {
+    const size_t groups = (size_t)rows * groups_of(inputs);
+    q.resize((size_t)rows * inputs), s.resize(groups), start.resize(groups);
+  }
+};
+
+// One row of x (K) into row t: symmetric, max|x|/127 for each group, rounded to nearest even.
+inline void quantise(const float* x, int K, Rows& rows, int t) {
+  const int groups = groups_of(K);
+  int8_t* q = rows.q.data() + (size_t)t * K;
+  for (int g = 0, k0 = 0; k0 < K; g++, k0 += GROUP) {
+    const int end = std::min(K, k0 + GROUP);
+    __m512 most = _mm512_setzero_ps();
+    for (int k = k0; k < end; k += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
+    const float top = _mm512_reduce_max_ps(most);
+    const float inverse = top > 0 ? 127.f / top : 0.f;
+    __m512i sum = _mm512_setzero_si512();
+    for (int k = k0; k < end; k += 16) {
+      const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(inverse)));
+      sum = _mm512_add_epi32(sum, v);
+      _mm_storeu_si128((__m128i*)(q + k), _mm512_cvtsepi32_epi8(v));
+    }
+    rows.s[(size_t)t * groups + g] = top / 127.f;
+    rows.start[(size_t)t * groups + g] = -128 * _mm512_reduce_add_epi32(sum);
+  }
+}
+
+// What is done with the finished 32 outputs of a row.
+enum class Store { set, add };
+
+template <int R>
+inline void tile(const Matrix& m, int p, const Rows& a, const int* index, Store store, float* const* y) {
+  const int K = m.K, groups = groups_of(K);
+  const int8_t* q[R];
+  const float* s[R];
+  const int32_t* start[R];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++) {
+    q[r] = a.q.data() + (size_t)index[r] * K;
+    s[r] = a.s.data() + (size_t)index[r] * groups;
+    start[r] = a.start.data() + (size_t)index[r] * groups;
+  }
+  const uint8_t* w = m.panel(p);
+  __m512 total[R][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm512_setzero_ps();
+  for (int g = 0, k0 = 0; k0 < K; g++, k0 += GROUP) {
+    __m512i sum[R][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_set1_epi32(start[r][g]);
+    const int end = std::min(K, k0 + GROUP);
+    for (int k = k0; k < end; k += 4, w += PANEL * 4) {
+      if constexpr (R == 1) _mm_prefetch((const char*)w + 4096, _MM_HINT_T0), _mm_prefetch((const char*)w + 4160, _MM_HINT_T0);
+      const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) {
+        int32_t four;
+        std::memcpy(&four, q[r] + k, 4);
+        const __m512i v = _mm512_set1_epi32(four);
+        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, v);
+        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, v);
+      }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+      const __m512 scale = _mm512_set1_ps(s[r][g]);
+      total[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][0]), scale, total[r][0]);
+      total[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][1]), scale, total[r][1]);
+    }
+  }
+  for (int half = 0; half < 2; half++) {
+    const int n = p * PANEL + half * 16;
+    if (n >= m.N) return;
+    const __mmask16 mask = m.N - n >= 16 ? 0xffff : (__mmask16)((1u << (m.N - n)) - 1);
+    const __m512 scale = _mm512_load_ps(m.scale.data() + n);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+      __m512 out = _mm512_mul_ps(total[r][half], scale);
+      if (m.bias.size()) out = _mm512_add_ps(out, _mm512_load_ps(m.bias.data() + n));
+      float* to = y[r] + n;
+      if (store == Store::add) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(mask, to));
+      _mm512_mask_storeu_ps(to, mask, out);
+    }
+  }
+}
+
+// Panels [first, last) of y[i] (+)= a[index[i]] w^T for `count` rows; rows of y lie `stride` floats apart.
+// `index` null: rows 0, 1, ...
+inline void product(const Matrix& m, int first, int last, const Rows& a, const int* index, int count,
+                    Store store, float* y, size_t stride) {
+  for (int p = first; p < last; p++) {
+    const char* next = p + 1 < last ? (const char*)m.panel(p + 1) : nullptr;
+    const int lines = PANEL * m.K / 64, tiles = (count + TILE - 1) / TILE;
+    for (int i = 0, step = 0; i < count; i += TILE, step++) {
+      if (next && tiles > 1)
+        for (int line = lines * step / tiles; line < lines * (step + 1) / tiles; line++)
+          _mm_prefetch(next + 64 * line, _MM_HINT_T1);
+      int which[TILE];
+      float* to[TILE];
+      const int rows = std::min(TILE, count - i);
+      for (int r = 0; r < rows; r++) which[r] = index ? index[i + r] : i + r, to[r] = y + stride * (i + r);
+      switch (rows) {
+        case 1: tile<1>(m, p, a, which, store, to); break;
+        case 2: tile<2>(m, p, a, which, store, to); break;
+        case 3: tile<3>(m, p, a, which, store, to); break;
+        case 4: tile<4>(m, p, a, which, store, to); break;
+        case 5: tile<5>(m, p, a, which, store, to); break;
+        default: tile<6>(m, p, a, which, store, to);
+      }
+    }
+  }
+}

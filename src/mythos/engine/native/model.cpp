@@ -1,0 +1,441 @@
+// One pass of the served model in one call: int8 products, attention over pages, norms and rotations.
+//
+// Shape letters: T rows of a pass, D width, H query heads, G kv heads, K head width (K input channels in
+// gemm.hpp), F inner width, E experts, A experts per token, V vocabulary, W rows whose logits are wanted.
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "attention.hpp"
+#include "gemm.hpp"
+#include "pool.hpp"
+
+namespace {
+
+constexpr int FEW = 4;  // up to so many rows every thread makes its inputs itself: cheaper than to meet
+
+struct Sizes {  // mirrored field by field in build.py
+  int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, tied, qk_norm, positions, rows, threads;
+  int32_t experts, top_k, expert_width, shared_width, sigmoid, renormalise, selection_bias;
+  float eps, routed_scale;
+};
+
+struct Inputs {  // quantised rows: one set that all threads fill, and one of each thread's own
+  Rows shared;
+  std::vector<Rows> own;
+  void allocate(int rows, int inputs, int threads) {
+    shared.allocate(rows, inputs);
+    own.resize(threads);
+    for (auto& each : own) each.allocate(FEW, inputs);
+  }
+};
+
+struct Layer {
+  Buffer<float> input_norm, post_norm, q_norm, k_norm;
+  Matrix qkv, o, gate_up, down;  // gate_up and down: the MLP, or the shared experts
+  bool routed = false;
+  Buffer<float> router, selection;  // (E, D), (E)
+  std::vector<Matrix> expert_gate_up, expert_down;
+  uint16_t *keys = nullptr, *values = nullptr;  // (G, blocks, BLOCK * K) each; the caller's memory
+};
+
+// sum of squares in a fixed order, then x / rms * weight
+void rms_norm(const float* x, const float* weight, int n, float eps, float* out) {
+  __m512 sum = _mm512_setzero_ps();
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m512 v = _mm512_loadu_ps(x + i);
+    sum = _mm512_fmadd_ps(v, v, sum);
+  }
+  float total = _mm512_reduce_add_ps(sum);
+  for (; i < n; i++) total += x[i] * x[i];
+  const float scale = 1.f / std::sqrt(total / n + eps);
+  for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+void silu_product(const float* gate_up, int F, float* out) {
+  int i = 0;
+  for (; i + 16 <= F; i += 16) {
+    const __m512 gate = silu_of(_mm512_loadu_ps(gate_up + i));
+    _mm512_storeu_ps(out + i, _mm512_mul_ps(gate, _mm512_loadu_ps(gate_up + F + i)));
+  }
+}
+
+struct Pass {
+  int T, W;
+  const int32_t *tokens, *positions, *segments, *offsets, *tables, *wanted;
+  float* logits;
+  int state_count;
+  const int32_t* state_layers;
+  float* states;
+};
+
+class Model {
+ public:
+  explicit Model(const Sizes& sizes) : s(sizes), pool_(sizes.threads), layers(sizes.layers) {
+    const int attention = s.heads * s.head_dim, T = s.rows, slots = T * std::max(1, s.top_k);
+    x_.resize((size_t)T * s.width);
+    const int inner = std::max(s.ffn, s.shared_width);
+    qkv_width_ = (s.heads + 2 * s.kv_heads) * s.head_dim;
+    y_.resize((size_t)T * std::max(qkv_width_, 2 * inner));
+    mixed_.resize((size_t)T * attention);
+    queries_.resize((size_t)T * attention);
+    by_width_.allocate(T, s.width, s.threads);
+    by_attention_.allocate(T, attention, s.threads);
+    if (inner) by_inner_.allocate(T, inner, s.threads);
+    int most = std::max({s.width, attention, inner, s.expert_width});
+    if (s.experts) {
+      by_expert_.allocate(slots, s.expert_width, s.threads);
+      slot_up_.resize((size_t)slots * 2 * s.expert_width);
+      slot_out_.resize((size_t)slots * s.width);
+      normed_.resize((size_t)T * s.width);
+      chosen_.resize(slots), order_.resize(slots), weights_.resize(slots), bounds_.resize(s.experts + 1);
+    }
+    scratch_.resize(s.threads);
+    for (auto& each : scratch_) each.resize(most + s.experts * 2 + 64);
+    counters_ = std::make_unique<std::atomic<int>[]>(8 * s.layers + 8);
+    cos_.resize((size_t)s.positions * s.head_dim / 2), sin_.resize(cos_.size());
+  }
+
+  Sizes s;
+  Pool pool_;
+  std::vector<Layer> layers;
+  Matrix embed, head;
+  Buffer<float> norm, cos_, sin_;
+  int blocks = 0;
+
+  void run(const Pass& p) {
+    for (int i = 0; i < 8 * s.layers + 8; i++) counters_[i].store(0, std::memory_order_relaxed);
+    pool_.run([&](int t) { thread(p, t); });
+  }
+
+ private:
+  // Items [0, count) given out to whoever is free, `step` at a time; `counter` is used for one phase only.
+  template <class F>
+  void each(int counter, int count, int step, const F& f) {
+    for (;;) {
+      const int at = counters_[counter].fetch_add(step, std::memory_order_relaxed);
+      if (at >= count) return;
+      f(at, std::min(count, at + step));
+    }
+  }
+
+  // Quantised inputs of a product: row i is the K values that `make(i, scratch)` points at.
+  template <class F>
+  const Rows& inputs(Inputs& in, int count, int K, int t, const F& make) {
+    const bool few = count <= FEW;
+    Rows& rows = few ? in.own[t] : in.shared;
+    const Share share(count, few ? 0 : t, few ? 1 : pool_.count());
+    for (int i = share.first; i < share.last; i++) quantise(make(i, scratch_[t].data()), K, rows, i);
+    if (!few) pool_.barrier();
+    return rows;
+  }
+
+  void multiply(int counter, const Matrix& m, const Rows& a, const int* index, int count, Store store, float* y,
+                size_t stride) {
+    const int step = std::max(1, m.panels / (pool_.count() * 6));
+    each(counter, m.panels, step, [&](int first, int last) { product(m, first, last, a, index, count, store, y, stride); });
+  }
+
+  void thread(const Pass& p, int t) {
+    const int T = p.T, D = s.width, K = s.head_dim, H = s.heads;
+    const Share mine(T, t, pool_.count());
+    for (int i = mine.first; i < mine.last; i++) embed.row(p.tokens[i], x_.data() + (size_t)i * D);
+    pool_.barrier();
+    int state = 0;
+    for (int l = 0; l < s.layers; l++) {
+      Layer& layer = layers[l];
+      const int counter = 8 * l;
+      const auto normed = [&](const Buffer<float>& weight) {
+        return [&](int i, float* scratch) {
+          rms_norm(x_.data() + (size_t)i * D, weight.data(), D, s.eps, scratch);
+          return scratch;
+        };
+      };
+      {
+        const Rows& a = inputs(by_width_, T, D, t, normed(layer.input_norm));
+        multiply(counter, layer.qkv, a, nullptr, T, Store::set, y_.data(), qkv_width_);
+      }
+      pool_.barrier();
+      for (int i = mine.first; i < mine.last; i++) place(p, layer, i, scratch_[t].data());
+      pool_.barrier();
+      attention(p, layer, counter + 1);
+      pool_.barrier();
+      {
+        const Rows& a = inputs(by_attention_, T, H * K, t, [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; });
+        multiply(counter + 2, layer.o, a, nullptr, T, Store::add, x_.data(), D);
+      }
+      pool_.barrier();
+      const Rows& a = inputs(by_width_, T, D, t, normed(layer.post_norm));
+      if (layer.routed) experts(layer, a, T, t, counter + 3);
+      if (layer.gate_up.N) {
+        const int F = layer.gate_up.N / 2;
+        multiply(counter + 6, layer.gate_up, a, nullptr, T, Store::set, y_.data(), 2 * F);
+        pool_.barrier();
+        const Rows& inner = inputs(by_inner_, T, F, t, [&](int i, float* scratch) {
+          silu_product(y_.data() + (size_t)i * 2 * F, F, scratch);
+          return scratch;
+        });
+        multiply(counter + 7, layer.down, inner, nullptr, T, Store::add, x_.data(), D);
+      }
+      pool_.barrier();
+      if (state < p.state_count && p.state_layers[state] == l) {  // ascending, no layer twice
+        float* to = p.states + (size_t)state++ * T * D;
+        for (int i = mine.first; i < mine.last; i++)
+          std::memcpy(to + (size_t)i * D, x_.data() + (size_t)i * D, D * sizeof(float));
+        pool_.barrier();
+      }
+    }
+    if (p.W == 0) return;
+    const Matrix& last = s.tied ? embed : head;
+    for (int first = 0; first < p.W; first += HEAD_ROWS) {
+      const int rows = std::min(HEAD_ROWS, p.W - first);
+      const Rows& a = inputs(by_width_, rows, D, t, [&](int i, float* scratch) {
+        rms_norm(x_.data() + (size_t)p.wanted[first + i] * D, norm.data(), D, s.eps, scratch);
+        return scratch;
+      });
+      const Share panels(last.panels, t, pool_.count());
+      product(last, panels.first, panels.last, a, nullptr, rows, Store::set, p.logits + (size_t)first * s.vocab,
+              s.vocab);
+      pool_.barrier();
+    }
+  }
+
+  // Norms and turns the heads of row i; queries to bf16, key and value into the sequence's page.
+  void place(const Pass& p, Layer& layer, int i, float* scratch) {
+    const int K = s.head_dim, R = K / 2, position = p.positions[i];
+    const int32_t* table = p.tables + p.offsets[p.segments[i]];
+    const size_t page = (size_t)table[position / BLOCK] * BLOCK * K, head = (size_t)blocks * BLOCK * K;
+    const float *cos = cos_.data() + (size_t)position * R, *sin = sin_.data() + (size_t)position * R;
+    float* row = y_.data() + (size_t)i * qkv_width_;
+    for (int h = 0; h < s.heads + s.kv_heads; h++) {
+      const bool query = h < s.heads;
+      float* from = row + h * K;
+      if (s.qk_norm) rms_norm(from, (query ? layer.q_norm : layer.k_norm).data(), K, s.eps, from);
+      for (int r = 0; r < R; r++) {
+        const float a = from[r], b = from[r + R];
+        scratch[r] = a * cos[r] - b * sin[r];
+        scratch[r + R] = b * cos[r] + a * sin[r];
+      }
+      if (query) {
+        uint16_t* to = queries_.data() + ((size_t)i * s.heads + h) * K;
+        for (int k = 0; k < K; k++) to[k] = to_bf16(scratch[k]);
+      } else {
+        write_key(layer.keys + (h - s.heads) * head + page, K, position % BLOCK, scratch);
+      }
+    }
+    for (int g = 0; g < s.kv_heads; g++)
+      write_value(layer.values + g * head + page, K, position % BLOCK, row + (s.heads + s.kv_heads + g) * K);
+  }
+
+  void attention(const Pass& p, const Layer& layer, int counter) {
+    const int K = s.head_dim, H = s.heads, G = s.kv_heads, Q = H / G, T = p.T;
+    const size_t head = (size_t)blocks * BLOCK * K;
+    const int tokens = std::max(1, HEADS / Q), parts = (Q + HEADS - 1) / HEADS;  // of one tile; tiles of a group
+    // Runs of rows of one sequence, at most `tokens` long; the last ones, which see most, are given out first.
+    std::vector<int> runs;
+    for (int i = 0; i < T;) {
+      int n = 1;
+      while (n < tokens && i + n < T && p.segments[i + n] == p.segments[i]) n++;
+      runs.push_back(i), i += n;
+    }
+    runs.push_back(T);
+    const int tiles = ((int)runs.size() - 1) * G * parts;
+    each(counter, tiles, 1, [&](int at, int) {
+      at = tiles - 1 - at;
+      const int part = at % parts, g = at / parts % G, run = at / parts / G;
+      const uint16_t* q[HEADS];
+      float* out[HEADS];
+      int last[HEADS], count = 0;
+      const int first = part * HEADS, end = std::min(Q, first + HEADS);
+      for (int i = runs[run]; i < runs[run + 1]; i++)
+        for (int h = first; h < end; h++, count++) {
+          const size_t row = (size_t)i * H + g * Q + h;
+          q[count] = queries_.data() + row * K, out[count] = mixed_.data() + row * K, last[count] = p.positions[i];
+        }
+      const int32_t* table = p.tables + p.offsets[p.segments[runs[run]]];
+      (K % 64 ? attend<1> : attend<4>)(count, q, last, table, layer.keys + g * head, layer.values + g * head, K, out);
+    });
+  }
+
+  // x += the weighted sum of each row's chosen experts; `a` are the quantised normed rows.
+  void experts(const Layer& layer, const Rows& a, int T, int t, int counter) {
+    const int D = s.width, E = s.experts, A = s.top_k, F = s.expert_width, N = T * A;
+    const Share mine(T, t, pool_.count());
+    for (int i = mine.first; i < mine.last; i++) choose(layer, i, scratch_[t].data());
+    pool_.barrier();
+    if (t == 0) {  // slots sorted by expert, in their own order within one
+      std::fill(bounds_.data(), bounds_.data() + E + 1, 0);
+      for (int n = 0; n < N; n++) bounds_[chosen_[n] + 1]++;
+      for (int e = 0; e < E; e++) bounds_[e + 1] += bounds_[e];
+      std::vector<int> next(bounds_.data(), bounds_.data() + E);
+      for (int n = 0; n < N; n++) order_[next[chosen_[n]]++] = n;
+    }
+    pool_.barrier();
+    const auto every = [&](int phase, const std::vector<Matrix>& matrices, const auto& work) {
+      const int panels = matrices[0].panels;
+      each(phase, E * panels, 4, [&](int first, int last) {
+        for (int at = first; at < last;) {  // a step may reach over experts
+          const int e = at / panels, stop = std::min(last, (e + 1) * panels);
+          if (bounds_[e + 1] > bounds_[e]) work(matrices[e], e, at - e * panels, stop - e * panels);
+          at = stop;
+        }
+      });
+    };
+    every(counter, layer.expert_gate_up, [&](const Matrix& m, int e, int first, int last) {
+      const int from = bounds_[e], count = bounds_[e + 1] - from;
+      std::vector<int> rows(count);
+      for (int n = 0; n < count; n++) rows[n] = order_[from + n] / A;
+      product(m, first, last, a, rows.data(), count, Store::set, slot_up_.data() + (size_t)from * 2 * F, 2 * F);
+    });
+    pool_.barrier();
+    const Rows& inner = inputs_of_slots(N, F, t);
+    every(counter + 1, layer.expert_down, [&](const Matrix& m, int e, int first, int last) {
+      const int from = bounds_[e], count = bounds_[e + 1] - from;
+      std::vector<int> rows(count);
+      for (int n = 0; n < count; n++) rows[n] = from + n;
+      product(m, first, last, inner, rows.data(), count, Store::set, slot_out_.data() + (size_t)from * D, D);
+    });
+    pool_.barrier();
+    for (int n = t; n < N; n += pool_.count()) place_of(n);
+    pool_.barrier();
+    for (int i = mine.first; i < mine.last; i++)
+      for (int d = 0; d < D; d++) {
+        float sum = 0;
+        for (int slot = 0; slot < A; slot++)
+          sum += weights_[i * A + slot] * slot_out_[(size_t)where_[i * A + slot] * D + d];
+        x_[(size_t)i * D + d] += sum;
+      }
+    pool_.barrier();
+  }
+
+  void place_of(int n) { where_[order_[n]] = n; }
+
+  const Rows& inputs_of_slots(int N, int F, int t) {
+    return inputs(by_expert_, N, F, t, [&](int n, float* scratch) {
+      silu_product(slot_up_.data() + (size_t)n * 2 * F, F, scratch);
+      return scratch;
+    });
+  }
+
+  // Experts and weights of row i: scores in float32 over the normed row, the best A by score and selection bias,
+  // the lower number on a tie.
+  void choose(const Layer& layer, int i, float* scratch) {
+    const int D = s.width, E = s.experts, A = s.top_k;
+    float *row = normed_.data() + (size_t)i * D, *score = scratch, *key = scratch + E;
+    rms_norm(x_.data() + (size_t)i * D, layer.post_norm.data(), D, s.eps, row);
+    for (int e = 0; e < E; e++) {
+      __m512 sum = _mm512_setzero_ps();
+      const float* weight = layer.router.data() + (size_t)e * D;
+      for (int d = 0; d < D; d += 16)
+        sum = _mm512_fmadd_ps(_mm512_loadu_ps(row + d), _mm512_loadu_ps(weight + d), sum);
+      score[e] = _mm512_reduce_add_ps(sum);
+    }
+    if (s.sigmoid) {
+      for (int e = 0; e < E; e++) score[e] = 1.f / (1.f + std::exp(-score[e]));
+    } else {
+      const float top = *std::max_element(score, score + E);
+      float sum = 0;
+      for (int e = 0; e < E; e++) sum += score[e] = std::exp(score[e] - top);
+      for (int e = 0; e < E; e++) score[e] /= sum;
+    }
+    for (int e = 0; e < E; e++) key[e] = score[e] + (s.selection_bias ? layer.selection[e] : 0.f);
+    float total = 0;
+    for (int slot = 0; slot < A; slot++) {
+      const int best = (int)(std::max_element(key, key + E) - key);
+      chosen_[i * A + slot] = best, weights_[i * A + slot] = score[best], total += score[best];
+      key[best] = -std::numeric_limits<float>::infinity();
+    }
+    for (int slot = 0; slot < A; slot++)
+      weights_[i * A + slot] *= (s.renormalise ? 1.f / (total + 1e-20f) : 1.f) * s.routed_scale;
+  }
+
+  static constexpr int HEAD_ROWS = 64;
+  int qkv_width_;
+  Buffer<float> x_, y_, mixed_, slot_up_, slot_out_, normed_, weights_;
+  Buffer<uint16_t> queries_;
+  Buffer<int> chosen_, order_, bounds_;
+  std::vector<int> where_ = std::vector<int>(std::max(1, s.rows * std::max(1, s.top_k)));
+  Inputs by_width_, by_attention_, by_inner_, by_expert_;
+  std::vector<Buffer<float>> scratch_;
+  std::unique_ptr<std::atomic<int>[]> counters_;
+};
+
+}  // namespace
+
+// The interface that build.py speaks. Matrices: rows of `q` (rows, inputs) with `scale` (rows) go to
+// rows `first`... of a matrix of `outputs` rows in all, which the first call makes.
+extern "C" {
+
+Model* mythos_new(const Sizes* sizes, const float* cos, const float* sin) try {
+  auto* model = new Model(*sizes);
+  std::memcpy(model->cos_.data(), cos, model->cos_.size() * sizeof(float));
+  std::memcpy(model->sin_.data(), sin, model->sin_.size() * sizeof(float));
+  return model;
+} catch (...) {
+  return nullptr;
+}
+
+void mythos_free(Model* model) { delete model; }
+
+static Matrix* find(Model* m, const std::string& name, int layer, int expert) {
+  if (name == "embed") return &m->embed;
+  if (name == "head") return &m->head;
+  Layer& l = m->layers[layer];
+  if (name == "qkv") return &l.qkv;
+  if (name == "o") return &l.o;
+  if (name == "gate_up") return &l.gate_up;
+  if (name == "down") return &l.down;
+  auto& experts = name == "expert_down" ? l.expert_down : l.expert_gate_up;
+  if (experts.empty()) experts = std::vector<Matrix>(m->s.experts);
+  l.routed = true;
+  return &experts[expert];
+}
+
+int mythos_matrix(Model* m, const char* name, int layer, int expert, int outputs, int inputs, int first, int rows,
+                  const int8_t* q, const float* scale, const float* bias) try {
+  Matrix* to = find(m, name, layer, expert);
+  if (to->N == 0) to->allocate(outputs, inputs);
+  to->fill(first, rows, q, scale);
+  if (bias != nullptr) {
+    if (to->bias.size() == 0) {
+      to->bias.resize(to->scale.size());
+      std::fill(to->bias.data(), to->bias.data() + to->bias.size(), 0.f);
+    }
+    std::memcpy(to->bias.data() + first, bias, rows * sizeof(float));
+  }
+  return 0;
+} catch (...) {
+  return 1;
+}
+
+int mythos_vector(Model* m, const char* which, int layer, int count, const float* values) try {
+  const std::string name = which;
+  Layer* l = layer < 0 ? nullptr : &m->layers[layer];
+  Buffer<float>* to = name == "norm"         ? &m->norm
+                      : name == "input_norm" ? &l->input_norm
+                      : name == "post_norm"  ? &l->post_norm
+                      : name == "q_norm"     ? &l->q_norm
+                      : name == "k_norm"     ? &l->k_norm
+                      : name == "router"     ? &l->router
+                                             : &l->selection;
+  to->resize(count);
+  std::memcpy(to->data(), values, count * sizeof(float));
+  return 0;
+} catch (...) {
+  return 1;
+}
+
+void mythos_cache(Model* m, int layer, int blocks, uint16_t* pages) {
+  m->blocks = blocks;
+  m->layers[layer].keys = pages;
+  m->layers[layer].values = pages + (size_t)m->s.kv_heads * blocks * BLOCK * m->s.head_dim;
+}
+
+void mythos_run(Model* m, int T, const int32_t* tokens, const int32_t* positions, const int32_t* segments,
+                const int32_t* offsets, const int32_t* tables, int W, const int32_t* wanted, float* logits,
+                int state_count, const int32_t* state_layers, float* states) {
+  m->run(Pass{T, W, tokens, positions, segments, offsets, tables, wanted, logits, state_count, state_layers, states});
+}
+
+}  // extern "C"
