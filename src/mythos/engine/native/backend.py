@@ -19,6 +19,7 @@ from torch import Tensor
 from mythos.engine.backend import Pass, Segment
 from mythos.engine.cache import BLOCK, CHUNK, cache_for
 from mythos.engine.native.build import Unavailable
+from mythos.model.quant import EXPERT_PARTS
 from mythos.model.rope import rotations
 from mythos.spec.config import ModelConfig
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
 
 ROWS = 64  # of one decoding pass
+PANEL = 32  # outputs that the library computes together
+
+_Rows = tuple[Tensor, Tensor, Tensor | None]  # int8 (N, K), scale (N), bias (N)
 
 
 WHOLE = (
@@ -126,11 +130,10 @@ class Native:
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         """Hands every stored tensor over; the library copies it into its own order."""
         config = self._config
-        query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        rows = query + 2 * key
-        self._matrix("embed", -1, -1, tensors, [("embed", config.vocab)])
+        heads = (config.heads + 2 * config.kv_heads) * config.head_dim
+        self._matrix("embed", -1, tensors, ["embed"], config.vocab)
         if not config.tied:
-            self._matrix("head", -1, -1, tensors, [("lm_head", config.vocab)])
+            self._matrix("head", -1, tensors, ["lm_head"], config.vocab)
         self._vector("norm", -1, tensors["norm.weight"])
         for layer in range(config.layers):
             at = f"layers.{layer}."
@@ -139,54 +142,50 @@ class Native:
             if config.qk_norm:
                 for which in ("q_norm", "k_norm"):
                     self._vector(which, layer, tensors[f"{at}self_attn.{which}.weight"])
-            parts = [(f"{at}self_attn.{p}_proj", n) for p, n in (("q", query), ("k", key), ("v", key))]
-            self._matrix("qkv", layer, -1, tensors, parts, rows)
-            self._matrix("o", layer, -1, tensors, [(f"{at}self_attn.o_proj", config.width)])
+            self._matrix("qkv", layer, tensors, [f"{at}self_attn.{p}_proj" for p in "qkv"], heads)
+            self._matrix("o", layer, tensors, [f"{at}self_attn.o_proj"], config.width)
             routed = config.moe if layer not in config.dense_layers else None
             if routed is None or routed.shared:
                 mlp = at + ("mlp" if routed is None else "mlp.shared_experts")
-                inner = len(tensors[f"{mlp}.gate_proj.weight"])
-                pair = [(f"{mlp}.gate_proj", inner), (f"{mlp}.up_proj", inner)]
-                self._matrix("gate_up", layer, -1, tensors, pair)
-                self._matrix("down", layer, -1, tensors, [(f"{mlp}.down_proj", config.width)])
+                self._pair("gate_up", layer, -1, [_part(tensors, f"{mlp}.{p}_proj") for p in ("gate", "up")])
+                self._matrix("down", layer, tensors, [f"{mlp}.down_proj"], config.width)
             if routed is not None:
                 self._vector("router", layer, tensors[at + "mlp.gate.weight"])
                 if routed.bias:
                     self._vector("selection", layer, tensors[at + "mlp.gate.e_score_correction_bias"])
-                for name in ("gate_up", "down"):
-                    q, scale = (tensors[f"{at}mlp.experts.{name}_{part}"] for part in ("proj", "scale"))
-                    for expert, (q_NK, scale_N) in enumerate(zip(q, scale, strict=True)):
-                        self._put(f"expert_{name}", layer, expert, q_NK, scale_N, None, 0, len(q_NK))
+                self._experts(layer, {part: tensors[f"{at}mlp.experts.{part}"] for part in EXPERT_PARTS})
+
+    def _experts(self, layer: int, parts: dict[str, Tensor]) -> None:
+        for expert in range(len(parts["down_proj"])):
+            q, scale = parts["gate_up_proj"][expert], parts["gate_up_scale"][expert]
+            halves = zip(q.chunk(2), scale.chunk(2), (None, None), strict=True)
+            self._pair("expert_gate_up", layer, expert, list(halves))
+            down = parts["down_proj"][expert], parts["down_scale"][expert], None
+            self._put("expert_down", layer, expert, down, len(down[0]))
 
     def _matrix(
-        self,
-        name: str,
-        layer: int,
-        expert: int,
-        tensors: dict[str, Tensor],
-        parts: list[tuple[str, int]],
-        rows: int | None = None,
+        self, name: str, layer: int, tensors: dict[str, Tensor], parts: list[str], outputs: int
     ) -> None:
-        first, rows = 0, rows or sum(count for _, count in parts)
-        for part, count in parts:
-            q, scale = tensors[f"{part}.weight"], tensors[f"{part}.scale"]
-            self._put(name, layer, expert, q, scale, tensors.get(f"{part}.bias"), first, rows)
-            first += count
+        """Projections one behind the other, as one matrix."""
+        first = 0
+        for part in parts:
+            rows = _part(tensors, part)
+            self._put(name, layer, -1, rows, outputs, first)
+            first += len(rows[0])
+
+    def _pair(self, name: str, layer: int, expert: int, gate_and_up: list[_Rows]) -> None:
+        """Gate and up projection as one matrix whose panels take turns."""
+        panels = -(-len(gate_and_up[0][0]) // PANEL)
+        for which, rows in enumerate(gate_and_up):
+            self._put(name, layer, expert, rows, 2 * panels * PANEL, which * PANEL, every=2)
 
     def _put(
-        self,
-        name: str,
-        layer: int,
-        expert: int,
-        q_NK: Tensor,
-        scale_N: Tensor,
-        bias_N: Tensor | None,
-        first: int,
-        rows: int,
+        self, name: str, layer: int, expert: int, rows: _Rows, outputs: int, first: int = 0, every: int = 1
     ) -> None:
+        q_NK, scale_N, bias_N = rows
         bias_N = None if bias_N is None else bias_N.float().contiguous()
         failed = self._library.mythos_matrix(
-            self._model, name.encode(), layer, expert, rows, q_NK.shape[1], first, len(q_NK),
+            self._model, name.encode(), layer, expert, outputs, q_NK.shape[1], first, every, len(q_NK),
             _pointer(q_NK), _pointer(scale_N.float()), None if bias_N is None else _pointer(bias_N),
         )  # fmt: skip
         if failed:
@@ -196,6 +195,10 @@ class Native:
         values = values.float().contiguous()
         if self._library.mythos_vector(self._model, which.encode(), layer, values.numel(), _pointer(values)):
             raise MemoryError("no memory for the native backend")
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> _Rows:
+    return tensors[f"{name}.weight"], tensors[f"{name}.scale"], tensors.get(f"{name}.bias")
 
 
 def _ints(values: list[int]) -> ctypes.Array:
@@ -212,7 +215,20 @@ def _declare(library: ctypes.CDLL) -> None:
     library.mythos_new.restype, library.mythos_new.argtypes = at, [at, at, at]
     library.mythos_free.restype, library.mythos_free.argtypes = None, [at]
     library.mythos_matrix.restype = c_int
-    library.mythos_matrix.argtypes = [at, c_char_p, c_int, c_int, c_int, c_int, c_int, c_int, at, at, at]
+    library.mythos_matrix.argtypes = [
+        at,
+        c_char_p,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        at,
+        at,
+        at,
+    ]
     library.mythos_vector.restype, library.mythos_vector.argtypes = c_int, [at, c_char_p, c_int, c_int, at]
     library.mythos_cache.restype, library.mythos_cache.argtypes = None, [at, c_int, c_int, at]
     library.mythos_run.restype = None

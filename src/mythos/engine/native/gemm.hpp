@@ -11,6 +11,7 @@
 #include <cstring>
 #include <immintrin.h>
 
+#include "functions.hpp"
 #include "memory.hpp"
 
 constexpr int GROUP = 64;  // input channels with one activation scale
@@ -36,10 +37,13 @@ struct Matrix {
     std::fill(scale.data(), scale.data() + scale.size(), 0.f);
   }
 
-  // Rows [first, first + rows) from q (rows, K) and their scales.
-  void fill(int first, int rows, const int8_t* q, const float* scales) {
+  // Row n of q (rows, K) and its scale go to output `first` + n when `every` is 1; else the panels of these rows
+  // come every so many panels.
+  static int output(int first, int every, int n) { return first + n / PANEL * PANEL * every + n % PANEL; }
+
+  void fill(int first, int every, int rows, const int8_t* q, const float* scales) {
     for (int n = 0; n < rows; n++) {
-      const int at = first + n;
+      const int at = output(first, every, n);
       uint8_t* to = w.data() + (size_t)(at / PANEL) * PANEL * K + (at % PANEL) * 4;
       const int8_t* from = q + (size_t)n * K;
       for (int k = 0; k < K; k += 4, to += PANEL * 4)
@@ -66,6 +70,14 @@ struct Rows {
     const size_t groups = (size_t)rows * groups_of(inputs);
     q.resize((size_t)rows * inputs), s.resize(groups), start.resize(groups);
   }
+
+  // Row `to` as row `from` of `other`, K channels.
+  void copy(int to, const Rows& other, int from, int K) {
+    const size_t groups = groups_of(K);
+    std::memcpy(q.data() + (size_t)to * K, other.q.data() + (size_t)from * K, K);
+    std::memcpy(s.data() + to * groups, other.s.data() + from * groups, groups * sizeof(float));
+    std::memcpy(start.data() + to * groups, other.start.data() + from * groups, groups * sizeof(int32_t));
+  }
 };
 
 // One row of x (K) into row t: symmetric, max|x|/127 for each group, rounded to nearest even.
@@ -89,21 +101,22 @@ inline void quantise(const float* x, int K, Rows& rows, int t) {
   }
 }
 
-// What is done with the finished 32 outputs of a row.
 enum class Store { set, add };
 
+// What will be read after this panel: so many lines of it are fetched beside each group.
+struct Ahead {
+  const char* at;
+  int lines;
+};
+
+// `columns` outputs of panel p for R rows from `first`, to y + r * stride.
 template <int R>
-inline void tile(const Matrix& m, int p, const Rows& a, const int* index, Store store, float* const* y) {
+inline void tile(const Matrix& m, int p, const Rows& a, int first, Store store, int columns, float* y,
+                 size_t stride, Ahead ahead) {
   const int K = m.K, groups = groups_of(K);
-  const int8_t* q[R];
-  const float* s[R];
-  const int32_t* start[R];
-#pragma GCC unroll 6
-  for (int r = 0; r < R; r++) {
-    q[r] = a.q.data() + (size_t)index[r] * K;
-    s[r] = a.s.data() + (size_t)index[r] * groups;
-    start[r] = a.start.data() + (size_t)index[r] * groups;
-  }
+  const int8_t* q = a.q.data() + (size_t)first * K;
+  const float* s = a.s.data() + (size_t)first * groups;
+  const int32_t* start = a.start.data() + (size_t)first * groups;
   const uint8_t* w = m.panel(p);
   __m512 total[R][2];
 #pragma GCC unroll 6
@@ -111,15 +124,15 @@ inline void tile(const Matrix& m, int p, const Rows& a, const int* index, Store 
   for (int g = 0, k0 = 0; k0 < K; g++, k0 += GROUP) {
     __m512i sum[R][2];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_set1_epi32(start[r][g]);
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_set1_epi32(start[r * groups + g]);
+    for (int line = 0; line < ahead.lines; line++, ahead.at += 64) _mm_prefetch(ahead.at, _MM_HINT_T1);
     const int end = std::min(K, k0 + GROUP);
     for (int k = k0; k < end; k += 4, w += PANEL * 4) {
-      if constexpr (R == 1) _mm_prefetch((const char*)w + 4096, _MM_HINT_T0), _mm_prefetch((const char*)w + 4160, _MM_HINT_T0);
       const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
 #pragma GCC unroll 6
       for (int r = 0; r < R; r++) {
         int32_t four;
-        std::memcpy(&four, q[r] + k, 4);
+        std::memcpy(&four, q + (size_t)r * K + k, 4);
         const __m512i v = _mm512_set1_epi32(four);
         sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, v);
         sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, v);
@@ -127,50 +140,78 @@ inline void tile(const Matrix& m, int p, const Rows& a, const int* index, Store 
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-      const __m512 scale = _mm512_set1_ps(s[r][g]);
+      const __m512 scale = _mm512_set1_ps(s[r * groups + g]);
       total[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][0]), scale, total[r][0]);
       total[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][1]), scale, total[r][1]);
     }
   }
   for (int half = 0; half < 2; half++) {
-    const int n = p * PANEL + half * 16;
-    if (n >= m.N) return;
-    const __mmask16 mask = m.N - n >= 16 ? 0xffff : (__mmask16)((1u << (m.N - n)) - 1);
+    const int n = p * PANEL + half * 16, left = columns - half * 16;
+    if (left <= 0) return;
+    const __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
     const __m512 scale = _mm512_load_ps(m.scale.data() + n);
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
       __m512 out = _mm512_mul_ps(total[r][half], scale);
       if (m.bias.size()) out = _mm512_add_ps(out, _mm512_load_ps(m.bias.data() + n));
-      float* to = y[r] + n;
+      float* to = y + r * stride + half * 16;
       if (store == Store::add) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(mask, to));
       _mm512_mask_storeu_ps(to, mask, out);
     }
   }
 }
 
-// Panels [first, last) of y[i] (+)= a[index[i]] w^T for `count` rows; rows of y lie `stride` floats apart.
-// `index` null: rows 0, 1, ...
-inline void product(const Matrix& m, int first, int last, const Rows& a, const int* index, int count,
-                    Store store, float* y, size_t stride) {
+inline void tile_of(int rows, const Matrix& m, int p, const Rows& a, int first, Store store, int columns,
+                    float* y, size_t stride, Ahead ahead) {
+  switch (rows) {
+    case 1: return tile<1>(m, p, a, first, store, columns, y, stride, ahead);
+    case 2: return tile<2>(m, p, a, first, store, columns, y, stride, ahead);
+    case 3: return tile<3>(m, p, a, first, store, columns, y, stride, ahead);
+    case 4: return tile<4>(m, p, a, first, store, columns, y, stride, ahead);
+    case 5: return tile<5>(m, p, a, first, store, columns, y, stride, ahead);
+    default: return tile<6>(m, p, a, first, store, columns, y, stride, ahead);
+  }
+}
+
+// f(first row, rows, what to fetch) for each tile of `count` rows, while the `bytes` at `next` come nearer by so
+// much beside each of a tile's `groups`.
+template <class F>
+inline void tiles(int count, const uint8_t* next, size_t bytes, int groups, const F& f) {
+  const int steps = (count + TILE - 1) / TILE, most = (count + steps - 1) / steps;  // as even as can be
+  const int lines = (int)(bytes / 64 + steps * groups - 1) / (steps * groups);
+  for (int i = 0; i < count; i += most, next += (size_t)64 * lines * groups)
+    f(i, std::min(most, count - i), Ahead{(const char*)next, lines});
+}
+
+// Panels [first, last) of y[i] (+)= a[from + i] w^T for `count` rows; rows of y lie `stride` floats apart.
+inline void product(const Matrix& m, int first, int last, const Rows& a, int from, int count, Store store,
+                    float* y, size_t stride) {
+  for (int p = first; p < last; p++)
+    tiles(count, m.panel(p + 1), (size_t)PANEL * m.K, groups_of(m.K), [&](int i, int rows, Ahead ahead) {
+      tile_of(rows, m, p, a, from + i, store, m.N - p * PANEL, y + stride * i + p * PANEL, stride, ahead);
+    });
+}
+
+// Pairs [first, last) of panels, gate and up by turns: y[i] = silu(gate) * up, F columns.
+inline void product_silu(const Matrix& m, int first, int last, const Rows& a, int from, int count, int F,
+                         float* y) {
+  alignas(64) float gate[TILE][PANEL], up[TILE][PANEL];
+  const int groups = groups_of(m.K);
   for (int p = first; p < last; p++) {
-    const char* next = p + 1 < last ? (const char*)m.panel(p + 1) : nullptr;
-    const int lines = PANEL * m.K / 64, tiles = (count + TILE - 1) / TILE;
-    for (int i = 0, step = 0; i < count; i += TILE, step++) {
-      if (next && tiles > 1)
-        for (int line = lines * step / tiles; line < lines * (step + 1) / tiles; line++)
-          _mm_prefetch(next + 64 * line, _MM_HINT_T1);
-      int which[TILE];
-      float* to[TILE];
-      const int rows = std::min(TILE, count - i);
-      for (int r = 0; r < rows; r++) which[r] = index ? index[i + r] : i + r, to[r] = y + stride * (i + r);
-      switch (rows) {
-        case 1: tile<1>(m, p, a, which, store, to); break;
-        case 2: tile<2>(m, p, a, which, store, to); break;
-        case 3: tile<3>(m, p, a, which, store, to); break;
-        case 4: tile<4>(m, p, a, which, store, to); break;
-        case 5: tile<5>(m, p, a, which, store, to); break;
-        default: tile<6>(m, p, a, which, store, to);
-      }
-    }
+    const size_t bytes = (size_t)2 * PANEL * m.K;
+    tiles(count, m.panel(2 * p + 2), bytes, 2 * groups, [&](int i, int rows, Ahead ahead) {
+      tile_of(rows, m, 2 * p, a, from + i, Store::set, PANEL, gate[0], PANEL, ahead);
+      ahead.at += 64 * ahead.lines * groups;
+      tile_of(rows, m, 2 * p + 1, a, from + i, Store::set, PANEL, up[0], PANEL, ahead);
+      for (int r = 0; r < rows; r++)
+        for (int half = 0; half < 2; half++) {
+          const int n = p * PANEL + half * 16;
+          if (n >= F) break;
+          const __mmask16 mask = F - n >= 16 ? 0xffff : (__mmask16)((1u << (F - n)) - 1);
+          const __m512 silu = silu_of(_mm512_load_ps(gate[r] + half * 16));
+          const __m512 h = _mm512_mul_ps(silu, _mm512_load_ps(up[r] + half * 16));
+          _mm512_mask_storeu_ps(y + (size_t)F * (i + r) + n, mask, h);
+        }
+    });
   }
 }

@@ -53,14 +53,6 @@ void rms_norm(const float* x, const float* weight, int n, float eps, float* out)
   for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
-void silu_product(const float* gate_up, int F, float* out) {
-  int i = 0;
-  for (; i + 16 <= F; i += 16) {
-    const __m512 gate = silu_of(_mm512_loadu_ps(gate_up + i));
-    _mm512_storeu_ps(out + i, _mm512_mul_ps(gate, _mm512_loadu_ps(gate_up + F + i)));
-  }
-}
-
 struct Pass {
   int T, W;
   const int32_t *tokens, *positions, *segments, *offsets, *tables, *wanted;
@@ -77,7 +69,7 @@ class Model {
     x_.resize((size_t)T * s.width);
     const int inner = std::max(s.ffn, s.shared_width);
     qkv_width_ = (s.heads + 2 * s.kv_heads) * s.head_dim;
-    y_.resize((size_t)T * std::max(qkv_width_, 2 * inner));
+    y_.resize((size_t)T * std::max(qkv_width_, inner));
     mixed_.resize((size_t)T * attention);
     queries_.resize((size_t)T * attention);
     by_width_.allocate(T, s.width, s.threads);
@@ -86,7 +78,8 @@ class Model {
     int most = std::max({s.width, attention, inner, s.expert_width});
     if (s.experts) {
       by_expert_.allocate(slots, s.expert_width, s.threads);
-      slot_up_.resize((size_t)slots * 2 * s.expert_width);
+      by_slot_.allocate(slots, s.width);
+      slot_up_.resize((size_t)slots * s.expert_width);
       slot_out_.resize((size_t)slots * s.width);
       normed_.resize((size_t)T * s.width);
       chosen_.resize(slots), order_.resize(slots), weights_.resize(slots), bounds_.resize(s.experts + 1);
@@ -120,6 +113,8 @@ class Model {
     }
   }
 
+  int step_of(int items) const { return std::max(1, items / (pool_.count() * 6)); }
+
   // Quantised inputs of a product: row i is the K values that `make(i, scratch)` points at.
   template <class F>
   const Rows& inputs(Inputs& in, int count, int K, int t, const F& make) {
@@ -131,10 +126,9 @@ class Model {
     return rows;
   }
 
-  void multiply(int counter, const Matrix& m, const Rows& a, const int* index, int count, Store store, float* y,
+  void multiply(int counter, const Matrix& m, const Rows& a, int count, Store store, float* y,
                 size_t stride) {
-    const int step = std::max(1, m.panels / (pool_.count() * 6));
-    each(counter, m.panels, step, [&](int first, int last) { product(m, first, last, a, index, count, store, y, stride); });
+    each(counter, m.panels, step_of(m.panels), [&](int first, int last) { product(m, first, last, a, 0, count, store, y, stride); });
   }
 
   void thread(const Pass& p, int t) {
@@ -154,7 +148,7 @@ class Model {
       };
       {
         const Rows& a = inputs(by_width_, T, D, t, normed(layer.input_norm));
-        multiply(counter, layer.qkv, a, nullptr, T, Store::set, y_.data(), qkv_width_);
+        multiply(counter, layer.qkv, a, T, Store::set, y_.data(), qkv_width_);
       }
       pool_.barrier();
       for (int i = mine.first; i < mine.last; i++) place(p, layer, i, scratch_[t].data());
@@ -163,20 +157,19 @@ class Model {
       pool_.barrier();
       {
         const Rows& a = inputs(by_attention_, T, H * K, t, [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; });
-        multiply(counter + 2, layer.o, a, nullptr, T, Store::add, x_.data(), D);
+        multiply(counter + 2, layer.o, a, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       const Rows& a = inputs(by_width_, T, D, t, normed(layer.post_norm));
       if (layer.routed) experts(layer, a, T, t, counter + 3);
       if (layer.gate_up.N) {
-        const int F = layer.gate_up.N / 2;
-        multiply(counter + 6, layer.gate_up, a, nullptr, T, Store::set, y_.data(), 2 * F);
-        pool_.barrier();
-        const Rows& inner = inputs(by_inner_, T, F, t, [&](int i, float* scratch) {
-          silu_product(y_.data() + (size_t)i * 2 * F, F, scratch);
-          return scratch;
+        const int F = layer.down.K;
+        each(counter + 6, layer.gate_up.panels / 2, step_of(layer.gate_up.panels / 2), [&](int first, int last) {
+          product_silu(layer.gate_up, first, last, a, 0, T, F, y_.data());
         });
-        multiply(counter + 7, layer.down, inner, nullptr, T, Store::add, x_.data(), D);
+        pool_.barrier();
+        const Rows& inner = inputs(by_inner_, T, F, t, [&](int i, float*) { return y_.data() + (size_t)i * F; });
+        multiply(counter + 7, layer.down, inner, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       if (state < p.state_count && p.state_layers[state] == l) {  // ascending, no layer twice
@@ -195,7 +188,7 @@ class Model {
         return scratch;
       });
       const Share panels(last.panels, t, pool_.count());
-      product(last, panels.first, panels.last, a, nullptr, rows, Store::set, p.logits + (size_t)first * s.vocab,
+      product(last, panels.first, panels.last, a, 0, rows, Store::set, p.logits + (size_t)first * s.vocab,
               s.vocab);
       pool_.barrier();
     }
@@ -272,32 +265,28 @@ class Model {
       for (int n = 0; n < N; n++) order_[next[chosen_[n]]++] = n;
     }
     pool_.barrier();
-    const auto every = [&](int phase, const std::vector<Matrix>& matrices, const auto& work) {
-      const int panels = matrices[0].panels;
-      each(phase, E * panels, 4, [&](int first, int last) {
-        for (int at = first; at < last;) {  // a step may reach over experts
-          const int e = at / panels, stop = std::min(last, (e + 1) * panels);
-          if (bounds_[e + 1] > bounds_[e]) work(matrices[e], e, at - e * panels, stop - e * panels);
+    for (int n = t; n < N; n += pool_.count()) by_slot_.copy(n, a, order_[n] / A, D), where_[order_[n]] = n;
+    pool_.barrier();
+    // Work of all experts, in pieces of a panel or a pair of them; a step may reach over experts.
+    const auto every = [&](int phase, const std::vector<Matrix>& matrices, int pieces, const auto& work) {
+      each(phase, E * pieces, 4, [&](int first, int last) {
+        for (int at = first; at < last;) {
+          const int e = at / pieces, stop = std::min(last, (e + 1) * pieces), from = bounds_[e];
+          const int count = bounds_[e + 1] - from;
+          if (count) work(matrices[e], from, count, at - e * pieces, stop - e * pieces);
           at = stop;
         }
       });
     };
-    every(counter, layer.expert_gate_up, [&](const Matrix& m, int e, int first, int last) {
-      const int from = bounds_[e], count = bounds_[e + 1] - from;
-      std::vector<int> rows(count);
-      for (int n = 0; n < count; n++) rows[n] = order_[from + n] / A;
-      product(m, first, last, a, rows.data(), count, Store::set, slot_up_.data() + (size_t)from * 2 * F, 2 * F);
+    const auto &ups = layer.expert_gate_up, &downs = layer.expert_down;
+    every(counter, ups, ups[0].panels / 2, [&](const Matrix& m, int from, int count, int first, int last) {
+      product_silu(m, first, last, by_slot_, from, count, F, slot_up_.data() + (size_t)from * F);
     });
     pool_.barrier();
-    const Rows& inner = inputs_of_slots(N, F, t);
-    every(counter + 1, layer.expert_down, [&](const Matrix& m, int e, int first, int last) {
-      const int from = bounds_[e], count = bounds_[e + 1] - from;
-      std::vector<int> rows(count);
-      for (int n = 0; n < count; n++) rows[n] = from + n;
-      product(m, first, last, inner, rows.data(), count, Store::set, slot_out_.data() + (size_t)from * D, D);
+    const Rows& inner = inputs(by_expert_, N, F, t, [&](int n, float*) { return slot_up_.data() + (size_t)n * F; });
+    every(counter + 1, downs, downs[0].panels, [&](const Matrix& m, int from, int count, int first, int last) {
+      product(m, first, last, inner, from, count, Store::set, slot_out_.data() + (size_t)from * D, D);
     });
-    pool_.barrier();
-    for (int n = t; n < N; n += pool_.count()) place_of(n);
     pool_.barrier();
     for (int i = mine.first; i < mine.last; i++)
       for (int d = 0; d < D; d++) {
@@ -307,15 +296,6 @@ class Model {
         x_[(size_t)i * D + d] += sum;
       }
     pool_.barrier();
-  }
-
-  void place_of(int n) { where_[order_[n]] = n; }
-
-  const Rows& inputs_of_slots(int N, int F, int t) {
-    return inputs(by_expert_, N, F, t, [&](int n, float* scratch) {
-      silu_product(slot_up_.data() + (size_t)n * 2 * F, F, scratch);
-      return scratch;
-    });
   }
 
   // Experts and weights of row i: scores in float32 over the normed row, the best A by score and selection bias,
@@ -357,14 +337,16 @@ class Model {
   Buffer<int> chosen_, order_, bounds_;
   std::vector<int> where_ = std::vector<int>(std::max(1, s.rows * std::max(1, s.top_k)));
   Inputs by_width_, by_attention_, by_inner_, by_expert_;
+  Rows by_slot_;  // what each slot's expert reads, sorted by expert
   std::vector<Buffer<float>> scratch_;
   std::unique_ptr<std::atomic<int>[]> counters_;
 };
 
 }  // namespace
 
-// The interface that build.py speaks. Matrices: rows of `q` (rows, inputs) with `scale` (rows) go to
-// rows `first`... of a matrix of `outputs` rows in all, which the first call makes.
+// The interface that backend.py speaks. Matrices: `q` (rows, inputs) with `scale` (rows) is a part of a matrix of
+// `outputs` rows, which the first part makes; `first` and `every` place it (gemm.hpp). Gate and up projections
+// are one matrix whose panels take turns.
 extern "C" {
 
 Model* mythos_new(const Sizes* sizes, const float* cos, const float* sin) try {
@@ -392,17 +374,17 @@ static Matrix* find(Model* m, const std::string& name, int layer, int expert) {
   return &experts[expert];
 }
 
-int mythos_matrix(Model* m, const char* name, int layer, int expert, int outputs, int inputs, int first, int rows,
-                  const int8_t* q, const float* scale, const float* bias) try {
+int mythos_matrix(Model* m, const char* name, int layer, int expert, int outputs, int inputs, int first, int every,
+                  int rows, const int8_t* q, const float* scale, const float* bias) try {
   Matrix* to = find(m, name, layer, expert);
   if (to->N == 0) to->allocate(outputs, inputs);
-  to->fill(first, rows, q, scale);
+  to->fill(first, every, rows, q, scale);
   if (bias != nullptr) {
     if (to->bias.size() == 0) {
       to->bias.resize(to->scale.size());
       std::fill(to->bias.data(), to->bias.data() + to->bias.size(), 0.f);
     }
-    std::memcpy(to->bias.data() + first, bias, rows * sizeof(float));
+    for (int n = 0; n < rows; n++) to->bias[Matrix::output(first, every, n)] = bias[n];
   }
   return 0;
 } catch (...) {
