@@ -51,6 +51,11 @@ class Backend(Protocol):
     @property
     def rows(self) -> int: ...
     @property
+    def torch_threads(self) -> bool:
+        """Whether a pass is computed by torch, and so by its threads."""
+        ...
+
+    @property
     def cache(self) -> PagedCache: ...
     def chunk(self, segment: Segment, layers: Items[int] = ()) -> Pass:
         """A prompt's chunk, by itself."""
@@ -67,6 +72,7 @@ class Eager:
     """Plain torch over the served int8 weights: the reference of every other backend."""
 
     name = "eager-int8"
+    torch_threads = True
     rows = INT8_ROWS  # one kernel up to here, so that a row has the same bits beside 0 or 15 others
 
     def __init__(self, loaded: "LoadedTier", blocks: int, secret: bytes) -> None:

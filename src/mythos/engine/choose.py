@@ -32,6 +32,7 @@ def maker(home: Home, tell: Callable[[str], None]) -> Maker:
     wanted = os.environ.get(VARIABLE) or "auto"
     if wanted not in KINDS:
         raise MythosError(f"{VARIABLE} is {wanted!r}.", f"Use one of: {', '.join(KINDS)}.")
+    threads = torch.get_num_threads()
     libraries: list[ctypes.CDLL] = []
     told: set[str] = set()
 
@@ -41,7 +42,7 @@ def maker(home: Home, tell: Callable[[str], None]) -> Maker:
         try:
             if not libraries:
                 libraries.append(library(home, weights_keyring(home), tell))
-            return Native(loaded, blocks, secret, libraries[0], torch.get_num_threads())
+            return Native(loaded, blocks, secret, libraries[0], threads)
         except Unavailable as error:
             if wanted == "native":
                 raise

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+import torch
+
 from mythos.engine.backend import Backend, Eager
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
@@ -75,6 +77,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._totals = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
         self._step_seconds = 0.0
+        self._threads = torch.get_num_threads()
 
     def start(self) -> None:
         self._thread.start()
@@ -221,6 +224,8 @@ class Engine:
             return
 
     def _step(self, runner: Runner) -> bool:
+        # For this thread only. Sampling alone is too little work to wake other threads for.
+        torch.set_num_threads(self._threads if runner.backend.torch_threads else 1)
         try:
             return runner.step()
         except Exception as error:

@@ -180,7 +180,9 @@ class Runner:
                 return
             logits_V = logits_V.masked_fill(~torch.from_numpy(allowed_V), float("-inf"))
         elif not request.stop_at_eos:
-            logits_V = logits_V.index_fill(0, loaded.eos, float("-inf"))
+            if request.logprobs is not None:
+                raw_V = logits_V.clone()
+            logits_V[loaded.eos] = float("-inf")
         token = choose(logits_V, request.sampling, seq.generator)
         if token in loaded.tokenizer.eos_ids:
             self._over(seq, Finish.END)

@@ -29,7 +29,7 @@ def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | No
     Forbidden tokens are -inf in `logits_V` (float32) and are never chosen.
     """
     if generator is None:
-        return int(logits_V.argmax())
+        return int(logits_V.numpy().argmax())  # a sixth of the time of torch's
     scaled = logits_V / max(sampling.temperature, 1e-4)
     if sampling.top_k == 0 and sampling.top_p >= 1.0:
         return _draw(torch.softmax(scaled, -1), generator)

@@ -77,6 +77,7 @@ class Native:
 
     name = "native-int8"
     rows = ROWS
+    torch_threads = False
 
     def __init__(
         self, loaded: "LoadedTier", blocks: int, secret: bytes, library: ctypes.CDLL, threads: int
