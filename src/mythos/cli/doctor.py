@@ -60,6 +60,7 @@ def checks(family_name: str) -> list[tuple[str, Callable[[], Iterable[Finding]]]
         ("vault", vault),
         ("session", running),
         ("port", port),
+        ("backend", backend),
         ("kernels", kernels),
     ]
 
@@ -273,6 +274,23 @@ def port() -> Iterator[Finding]:
             yield Finding(
                 "port", WARN, f"{local.PORT} is taken by another program", "`mythos up` will take a free port"
             )
+
+
+def backend() -> Iterator[Finding]:
+    """Whether tiers are computed natively; the library is built when it is not there."""
+    from mythos.engine.native.build import Unavailable, library
+    from mythos.store.weights_key import weights_keyring
+
+    if os.environ.get("MYTHOS_BACKEND") == "eager":
+        yield Finding("backend", OK, "plain torch, as MYTHOS_BACKEND says")
+        return
+    home = Home.open()
+    try:
+        library(home, weights_keyring(home), note)
+    except Unavailable as error:
+        yield Finding("backend", WARN, f"plain torch, several times slower: {error.message}", error.cure)
+    else:
+        yield Finding("backend", OK, "native, built here and sealed")
 
 
 def kernels() -> Iterator[Finding]:

@@ -1,0 +1,146 @@
+"""What each form of opus costs in quality: perplexity on fixed text, and answers compared.
+
+    python bench/quality.py [--tokens 4096] [--prompts 200] [--new 64] [--json]
+
+Text is Python's own language reference (`pydoc_data.topics`), in sequences of 512. Forms: float32 from the
+source file; the served int8 weights in float32 (`stored`); the plain backend; the native one. Then greedy
+answers of the native and the plain backend to sentences of that text: how many are the same, and where they
+part, how far the plain backend's two best logits lie from each other there.
+"""
+
+import argparse
+import json
+import math
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+
+from mythos.cli import local
+from mythos.cli.bench import prepare
+from mythos.engine.backend import Backend, Eager, Segment
+from mythos.engine.cache import BLOCK, CHUNK
+from mythos.engine.loader import Loader
+from mythos.engine.native.backend import Native
+from mythos.engine.native.build import library
+from mythos.model.attention import causal_attend
+from mythos.model.gguf import iter_weights, model_config, read_gguf
+from mythos.model.quant import dequantise
+from mythos.model.transformer import Transformer
+from mythos.store.weights_key import weights_keyring
+
+LENGTH = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    family, tier, file = prepare("pocket", "opus")
+    records = local.open_records()
+    loaded = Loader(records.home).load(tier, local.standing(records, family).decisions[tier.name])
+    code = library(records.home, weights_keyring(records.home), print)
+    native = Native(loaded, 64, b"", code, torch.get_num_threads())
+    plain = Eager(loaded, 64, b"")
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    parts = torch.tensor(loaded.tokenizer.encode(text)[: asked.tokens]).split(LENGTH)
+    forms = {"float32": source(file), "stored": stored(loaded.model, tier.config)}
+    perplexities = {
+        name: perplexity([whole(model, part) for part in parts], parts) for name, model in forms.items()
+    }
+    for backend in (plain, native):
+        perplexities[backend.name] = perplexity([through(backend, part.tolist()) for part in parts], parts)
+    prompts = [p for p in text.split(". ") if 40 < len(p) < 400][:: max(1, 3000 // asked.prompts)][
+        : asked.prompts
+    ]
+    compared = compare(plain, native, [loaded.tokenizer.encode(p) for p in prompts], asked.new)
+    right = perplexities["float32"]
+    if asked.json:
+        print(json.dumps({"tokens": asked.tokens, "perplexity": perplexities, "answers": compared}))
+        return
+    for name, value in perplexities.items():
+        print(f"{name:12} perplexity {value:.4f} ({value / right - 1:+.3%} of float32)")
+    print(
+        f"{compared['same']} of {compared['prompts']} answers of {asked.new} tokens are the same; "
+        f"{compared['tokens_until']:.0f} tokens until they part (median); there the plain backend's two best "
+        f"logits differ by {compared['gap_median']:.3f} (median), {compared['gap_most']:.3f} (most)"
+    )
+
+
+def source(file) -> Transformer:
+    """The model of the source file, dequantised to float32."""
+    gguf = read_gguf(file)
+    model = Transformer(model_config(gguf))
+    model.load_state_dict(dict(iter_weights(gguf, model.config)), assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def stored(served: Transformer, config) -> Transformer:
+    """The served weights in float32."""
+    tensors = dict(served.state_dict())
+    for name in [name for name in tensors if name.endswith(".scale")]:
+        weight = name.removesuffix("scale") + "weight"
+        tensors[weight] = dequantise(tensors[weight], tensors.pop(name))
+    model = Transformer(config)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def whole(model: Transformer, part: torch.Tensor) -> torch.Tensor:
+    return model(part, torch.arange(len(part)), causal_attend([len(part)]))
+
+
+def through(backend: Backend, tokens: list[int]) -> torch.Tensor:
+    table = list(range(-(-len(tokens) // BLOCK)))
+    chunks = [(at, tokens[at : at + CHUNK]) for at in range(0, len(tokens), CHUNK)]
+    return torch.cat([backend.chunk(Segment(table, at, c, len(c))).logits_WV for at, c in chunks])
+
+
+def perplexity(logits: list[torch.Tensor], parts) -> float:
+    """Of every token but each sequence's first."""
+    losses = [
+        F.cross_entropy(one[:-1], part[1:], reduction="sum") for one, part in zip(logits, parts, strict=True)
+    ]
+    return math.exp(sum(loss.item() for loss in losses) / sum(len(part) - 1 for part in parts))
+
+
+def compare(plain: Backend, native: Backend, prompts: list[list[int]], new: int) -> dict[str, float]:
+    until, gaps = [], []
+    for prompt in prompts:
+        answers = [greedy(backend, prompt, new) for backend in (plain, native)]
+        parted = next(
+            (i for i, (a, b) in enumerate(zip(*(a[0] for a in answers), strict=True)) if a != b), None
+        )
+        if parted is not None:
+            until.append(parted)
+            gaps.append(answers[0][1][parted])
+    return {
+        "prompts": len(prompts),
+        "same": len(prompts) - len(until),
+        "tokens_until": median(until) if until else new,
+        "gap_median": median(gaps) if gaps else 0.0,
+        "gap_most": max(gaps, default=0.0),
+    }
+
+
+def greedy(backend: Backend, prompt: list[int], new: int) -> tuple[list[int], list[float]]:
+    """Tokens, and at each the distance of the two best logits."""
+    table = list(range(-(-(len(prompt) + new) // BLOCK)))
+    row = through(backend, prompt)[-1]
+    tokens, gaps = [], []
+    for at in range(len(prompt), len(prompt) + new):
+        best = row.topk(2).values
+        gaps.append(float(best[0] - best[1]))
+        tokens.append(int(row.argmax()))
+        row = backend.decode([Segment(table, at, tokens[-1:], 1)]).logits_WV[0]
+    return tokens, gaps
+
+
+if __name__ == "__main__":
+    main()
