@@ -16,18 +16,28 @@
 constexpr int BLOCK = 64;
 constexpr int HEADS = 6;  // rows of one tile: query heads of a kv head, of one token or several
 
-inline uint16_t to_bf16(float x) {  // to nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+// 16 floats as bf16, to nearest, ties to even.
+inline __m256i to_bf16(const float* x) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)); }
+
+inline void write_query(uint16_t* to, int K, const float* query) {
+  for (int k = 0; k < K; k += 16) _mm256_storeu_si256((__m256i*)(to + k), to_bf16(query + k));
 }
 
 inline void write_key(uint16_t* page, int K, int position, const float* key) {
-  for (int k = 0; k < K; k++) page[((k / 2) * BLOCK + position) * 2 + k % 2] = to_bf16(key[k]);
+  alignas(32) uint32_t pair[8];
+  for (int k = 0; k < K; k += 16) {
+    _mm256_store_si256((__m256i*)pair, to_bf16(key + k));
+    for (int i = 0; i < 8; i++) std::memcpy(page + ((k / 2 + i) * BLOCK + position) * 2, pair + i, 4);
+  }
 }
 
 inline void write_value(uint16_t* page, int K, int position, const float* value) {
-  for (int k = 0; k < K; k++) page[((position / 2) * K + k) * 2 + position % 2] = to_bf16(value[k]);
+  const __mmask32 mine = position % 2 ? 0xaaaaaaaa : 0x55555555;  // of each pair, this position's half
+  for (int k = 0; k < K; k += 16) {
+    const __m512i wide = _mm512_cvtepu16_epi32(to_bf16(value + k));
+    const __m512i both = _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16));
+    _mm512_mask_storeu_epi16(page + ((position / 2) * K + k) * 2, mine, both);
+  }
 }
 
 // `count` <= HEADS rows of one sequence and kv head. q: rows of K bf16; last: the position of each row, to which

@@ -211,8 +211,7 @@ class Model {
         scratch[r + R] = b * cos[r] + a * sin[r];
       }
       if (query) {
-        uint16_t* to = queries_.data() + ((size_t)i * s.heads + h) * K;
-        for (int k = 0; k < K; k++) to[k] = to_bf16(scratch[k]);
+        write_query(queries_.data() + ((size_t)i * s.heads + h) * K, K, scratch);
       } else {
         write_key(layer.keys + (h - s.heads) * head + page, K, position % BLOCK, scratch);
       }
