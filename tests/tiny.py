@@ -6,7 +6,8 @@ permit = home.permit()
 """
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -113,9 +114,14 @@ class TinyHome:
         return replace(got, principal=Principal("operator", "operator", org))
 
     @contextmanager
-    def engine(self, memory_limit: int = 2 << 30, backend: Maker = Eager) -> Iterator[Engine]:
+    def engine(
+        self,
+        memory_limit: int = 2 << 30,
+        backend: Maker = Eager,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Iterator[Engine]:
         find = partial(find_profile, self.home)
-        engine = Engine(Loader(self.home), self.decided, memory_limit, self.clock.now, find, backend)
+        engine = Engine(Loader(self.home), self.decided, memory_limit, self.clock.now, find, backend, clock)
         engine.start()
         try:
             yield engine

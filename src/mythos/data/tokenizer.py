@@ -1,5 +1,6 @@
 """Byte-level BPE over the `tokenizers` library, with control tokens kept out of ordinary text."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -51,8 +52,9 @@ class Tokenizer:
     """
 
     def __init__(
-        self, inner: tokenizers.Tokenizer, control: dict[str, int], other_added: dict[int, str]
+        self, inner: tokenizers.Tokenizer, control: dict[str, int], other_added: dict[int, str], digest: str
     ) -> None:
+        self.digest = digest  # SHA-256 of its tokenizer.json: equal digests, equal tokens
         self._inner = inner
         self._control = control
         self._text_of_added = other_added | {index: text for text, index in control.items()}
@@ -84,7 +86,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True  # control tokens in text are text; `encode` finds them itself
-        return cls(inner, control, others)
+        return cls(inner, control, others, hashlib.sha256(tokenizer_json).hexdigest())
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mythos.engine.backend import Backend, Eager
+from mythos.engine.drafting import DRAFTER, LOOKUP, Drafter, Drafts, give_back
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
@@ -22,6 +23,7 @@ from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, S
 from mythos.engine.runner import Runner
 from mythos.engine.sampling import generator_for
 from mythos.engine.sequence import Sequence
+from mythos.engine.speculation import Speculation
 from mythos.engine.text import TextStream
 from mythos.records.decision import Handling
 from mythos.records.errors import MythosError
@@ -48,7 +50,7 @@ class Engine:
 
     `memory_limit` is in bytes and counts weights and caches of all loaded tiers. `profiles` finds the
     safeguard profile that a permit names; what it does not find is refused. `backend` makes what
-    computes a loaded tier (engine/choose.py).
+    computes a loaded tier (engine/choose.py). `clock` measures passes, in seconds.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Engine:
         now: Callable[[], float] = time.time,
         profiles: Callable[[str], Profile | None] = lambda _: None,
         backend: Callable[[LoadedTier, int, bytes], Backend] = Eager,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loader = loader
         self._tiers = tiers
@@ -66,10 +69,13 @@ class Engine:
         self._now = now
         self._profiles = profiles
         self._backend = backend
+        self._clock = clock
         self._guards: dict[tuple[str, str], Guard] = {}  # by root and profile: content never changes
         self._secret = secrets.token_bytes(32)
         self._inbox: queue.SimpleQueue[Sequence | _Load | None] = queue.SimpleQueue()
         self._runners: dict[str, Runner] = {}
+        self._no_room: set[str] = set()  # roots that could not be loaded to draft
+        self._speculation: dict[str, Speculation] = {}  # by root; outlives a runner that leaves
         self._count_lock = threading.Lock()
         self._inside = 0
         self._stopping = threading.Event()
@@ -118,10 +124,13 @@ class Engine:
             )
         return self._guards[key]
 
-    def submit(self, permit: Permit, request: Request) -> Generation:
+    def submit(self, permit: Permit, request: Request, drafter: Permit | None = None) -> Generation:
         """Queue a request; returns at once.
 
-        Raises PermissionError without a valid permit, InvalidRequest, Overloaded, Stopping.
+        `drafter` is the same caller's permit to have answers from a smaller tier, which may then draft. When
+        it does not hold, or that tier cannot draft (another tokenizer, no memory left), the answer is the
+        same and made without. Raises PermissionError without a valid `permit`, InvalidRequest, Overloaded,
+        Stopping.
         """
         tier = self.permitted(permit)
         if self._stopping.is_set():
@@ -155,9 +164,24 @@ class Engine:
                 limit=min(request.max_tokens, room),
                 on_end=self._ended,
                 watch=None if guard is None else Watch(guard),
+                drafts=self._drafts(permit, drafter) if request.speculate else None,
             )
         )
         return generation
+
+    def _drafts(self, permit: Permit, drafter: Permit | None) -> Drafts:
+        if drafter is None or drafter.principal != permit.principal:
+            return Drafts()
+        try:
+            self.permitted(drafter)
+        except (PermissionError, KeyError):
+            return Drafts()
+        return Drafts(drafter, time.monotonic() + drafter.expires_at - self._now())
+
+    def speculation(self, permit: Permit) -> Speculation | None:
+        """What was learnt of drafts for the permitted tier since the start; None before its first request."""
+        self.permitted(permit)
+        return self._speculation.get(permit.root)
 
     def stop(self, drain_seconds: float = 0.0) -> None:
         """Take no more requests; give running ones `drain_seconds` to finish, then cancel them. Blocks."""
@@ -179,7 +203,20 @@ class Engine:
             "cache_blocks_used": sum(r.cache.used for r in runners),
             "weight_bytes": sum(r.loaded.bytes for r in runners),
             "loaded_tiers": len(runners),
+            **self._drafted(),
         }
+
+    def _drafted(self) -> dict[str, float]:
+        """Drafts of all tiers by kind: passes that checked one, its tokens, and those that held."""
+        figures = {
+            f"{kind}_{what}": 0.0 for kind in (LOOKUP, DRAFTER) for what in ("passes", "drafted", "held")
+        }
+        for speculation in list(self._speculation.values()):
+            for kind, counts in list(speculation.counts.items()):
+                figures[f"{kind}_passes"] += counts.passes
+                figures[f"{kind}_drafted"] += sum(counts.drafted)
+                figures[f"{kind}_held"] += sum(counts.held)
+        return figures
 
     def _ended(self, seq: Sequence) -> None:
         with self._count_lock:
@@ -224,6 +261,10 @@ class Engine:
             return
 
     def _step(self, runner: Runner) -> bool:
+        for seq in runner.running:
+            drafts = seq.drafts
+            if drafts and (seq.generation.drafter_withdrawn or time.monotonic() > drafts.until):
+                give_back(seq)
         # For this thread only. Sampling alone is too little work to wake other threads for.
         torch.set_num_threads(self._threads if runner.backend.torch_threads else 1)
         try:
@@ -244,20 +285,38 @@ class Engine:
         except Exception as error:
             seq.finish(Finish.FAILED, f"internal: {type(error).__name__}")
         else:
+            self._lend(seq, runner)
             runner.add(seq)
 
-    def _runner(self, root: str, decision_id: str) -> Runner:
+    def _lend(self, seq: Sequence, runner: Runner) -> None:
+        """Give a sequence the tier that its caller's second permit names for drafting, if that can draft."""
+        permit = seq.drafts.permit if seq.drafts is not None else None
+        if seq.drafts is None or permit is None or permit.root in self._no_room:
+            return
+        try:
+            found = self._runner(permit.root, permit.decision, evict=False)
+        except Exception:  # whatever keeps it from being loaded, the answer needs no draft
+            self._no_room.add(permit.root)
+            return
+        one, other = found.loaded, runner.loaded
+        same = one.tokenizer.digest == other.tokenizer.digest
+        if found is not runner and same and one.tier.config.vocab == other.tier.config.vocab:
+            seq.drafts.drafter = Drafter(found)
+            found.drafting += 1
+
+    def _runner(self, root: str, decision_id: str, evict: bool = True) -> Runner:
         runner = self._runners.get(root)
         if runner is None:
             tier, decision = self._tiers(root, decision_id)
             loaded = self._loader.load(tier, decision)
             per_block = 64 * kv_bytes_per_token(tier.config, 2)
-            self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)))
+            self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)), evict)
             free = self._memory_limit - self._held() - loaded.bytes
             tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
             blocks = max(tokens, tier.context + 64) // 64
             backend = self._backend(loaded, blocks, self._secret)
-            runner = Runner(replace(loaded, backend=backend.name), backend)
+            speculation = self._speculation.setdefault(root, Speculation())
+            runner = Runner(replace(loaded, backend=backend.name), backend, speculation, self._clock)
             runner.warm_up()
             self._runners[root] = runner
         runner.last_used = time.monotonic()
@@ -266,17 +325,18 @@ class Engine:
     def _held(self) -> int:
         return sum(r.loaded.bytes + r.cache.bytes() for r in self._runners.values())
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self, needed: int, evict: bool) -> None:
         """Let idle tiers go, least recently used first, until `needed` bytes fit."""
         while self._held() + needed > self._memory_limit:
-            idle = [(r.last_used, root) for root, r in self._runners.items() if not r.busy]
-            if not idle:
+            unused = {root: r for root, r in self._runners.items() if not r.busy and not r.drafting}
+            if not unused or not evict:
                 raise MythosError(
                     f"loading this tier needs {needed / 2**20:.0f} MiB beyond the memory limit of "
                     f"{self._memory_limit / 2**20:.0f} MiB.",
                     "Raise --memory-limit, or wait until another tier is idle.",
                 )
-            del self._runners[min(idle)[1]]
+            del self._runners[min(unused, key=lambda root: unused[root].last_used)]
+            self._no_room.clear()
 
     def _shut(self) -> None:
         for runner in self._runners.values():

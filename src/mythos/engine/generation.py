@@ -20,6 +20,7 @@ class Generation:
         self._on_cancel = on_cancel
         self._wake: Callable[[], None] | None = None
         self.cancelled = False
+        self.drafter_withdrawn = False  # set when the caller may no longer use the tier that drafts
 
     @property
     def unread(self) -> int:

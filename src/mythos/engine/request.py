@@ -22,6 +22,7 @@ class Request:
     `stop` strings end the answer and are not part of it. `max_tokens` 0 only fills the prefix cache.
     `logprobs` None: none; n: the chosen token's and the n likeliest tokens' log-probabilities.
     `stop_at_eos` False forbids end-of-turn tokens, so that benchmarks get the length they ask for.
+    `speculate` False computes every token by itself, for benchmarks: the answer is the same.
     The last `prefill` tokens of the prompt begin the answer: safeguards judge them as part of it.
     """
 
@@ -33,6 +34,7 @@ class Request:
     logprobs: int | None = None
     stop_at_eos: bool = True
     prefill: int = 0
+    speculate: bool = True
 
 
 class Finish(StrEnum):

@@ -3,17 +3,22 @@
 Shape letters: V vocabulary.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
 
 import torch
 
-from mythos.engine.backend import Backend, Segment
+from mythos.engine.backend import Backend, Pass, Segment
 from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK
+from mythos.engine.drafting import NONE, drafts_for, give_back, learn
 from mythos.engine.masks import allowed_tokens, new_matcher
 from mythos.engine.request import Finish
 from mythos.engine.sampling import choose, logprob_of
 from mythos.engine.sequence import Sequence
+from mythos.engine.speculation import DEEPEST, Speculation
 
 if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
@@ -23,11 +28,24 @@ MAX_UNREAD = 512  # events a reader may fall behind before its request is paused
 
 
 class Runner:
-    """`step` decodes one token for every running sequence and computes one prompt chunk."""
+    """`step` decodes for every running sequence and computes one prompt chunk.
 
-    def __init__(self, loaded: "LoadedTier", backend: Backend) -> None:
+    A sequence gets one token a step, or more where `speculation` has a draft that holds. `clock` (seconds)
+    measures passes: the length of drafts follows from it, the answers do not.
+    """
+
+    def __init__(
+        self,
+        loaded: "LoadedTier",
+        backend: Backend,
+        speculation: Speculation | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.loaded = loaded
         self.backend = backend
+        self.speculation = speculation
+        self.clock = clock
+        self.drafting = 0  # sequences of other tiers that this one drafts for
         self.cache = backend.cache
         self.waiting: deque[Sequence] = deque()
         self.prefill: deque[Sequence] = deque()
@@ -78,6 +96,7 @@ class Runner:
         for place in (self.waiting, self.prefill, self.running):
             if seq in place:
                 place.remove(seq)
+        give_back(seq)
         self.cache.release(seq.table, seq.held)
         seq.table, seq.held = [], []
         seq.finish(finish, error)
@@ -140,23 +159,50 @@ class Runner:
 
     @torch.inference_mode()
     def _decode(self, seqs: list[Sequence]) -> None:
-        # The newest token of each sequence is not in the cache yet: this pass puts it there.
-        segments = [
-            Segment(s.table, len(s.request.prompt) + len(s.tokens) - 1, s.tokens[-1:], 1) for s in seqs
-        ]
+        drafts = [NONE] * len(seqs)
+        if self.speculation is not None:
+            rooms, ends = [_room(seq) for seq in seqs], self.loaded.tokenizer.eos_ids
+            drafts = drafts_for(self.speculation, seqs, rooms, self.backend.rows, ends, self.clock)
+        # The newest token of each sequence is not in the cache yet: this pass puts it there, its draft behind
+        # it. Positions of a draft that does not hold are written over by the tokens that come instead.
+        segments = []
+        for seq, draft in zip(seqs, drafts, strict=True):
+            fed = [seq.tokens[-1], *draft.tokens]
+            segments.append(Segment(seq.table, len(seq.request.prompt) + len(seq.tokens) - 1, fed, len(fed)))
+        began = self.clock()
         got = self.backend.decode(segments, _layers(seqs))
-        for row, seq in enumerate(seqs):
+        if self.speculation is not None:
+            self.speculation.costs.add(sum(len(s.tokens) for s in segments), self.clock() - began)
+        row = 0
+        for seq, draft, segment in zip(seqs, drafts, segments, strict=True):
+            known = len(seq.tokens)
+            self._keep(seq, segment.tokens, got, row)
+            row += len(segment.tokens)
+            if self.speculation is not None:
+                learn(self.speculation, seq, draft, seq.tokens[known:])
+
+    def _keep(self, seq: Sequence, fed: Items[int], got: Pass, first: int) -> None:
+        """Take from a pass what follows each of the tokens fed, as long as they are what was chosen.
+
+        Every token goes through what it would have gone through in a pass of its own: its choice, the limits,
+        and the safeguards. Row `first` is that of the first token fed.
+        """
+        for row, token in enumerate(fed, first):
+            if row > first and token != seq.tokens[-1]:
+                return
             watch = seq.watch
             if watch is not None:
                 watch.token(got.states[watch.guard.profile.layer][row])
                 if watch.tripped:
                     self.end(seq, Finish.REFUSED)
-                    continue
+                    return
                 seq.release(watch.cleared - seq.request.prefill)
                 if seq.ending is not None:
                     self._over(seq, seq.ending)
-                    continue
+                    return
             self._accept(seq, got.logits_WV[row])
+            if seq.finished:
+                return
 
     def _over(self, seq: Sequence, finish: Finish) -> None:
         """The answer is complete. Under safeguards its last token is read first, then all is checked."""
@@ -210,3 +256,11 @@ class Runner:
 def _layers(seqs: list[Sequence]) -> list[int]:
     """The layers that the safeguards of these sequences read."""
     return [seq.watch.guard.profile.layer for seq in seqs if seq.watch is not None]
+
+
+def _room(seq: Sequence) -> int:
+    """Tokens that a draft may have: a pass gives one more than hold, and must not pass what is left."""
+    if seq.drafts is None or seq.ending is not None:
+        return 0
+    left = min(seq.limit - len(seq.tokens), MAX_UNREAD - seq.generation.unread)
+    return max(0, min(DEEPEST, left - 1))

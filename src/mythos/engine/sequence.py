@@ -8,6 +8,7 @@ import torch
 from llguidance import LLMatcher
 
 from mythos.engine.cache import CHUNK
+from mythos.engine.drafting import Drafts
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Watch
 from mythos.engine.request import Delta, Done, Finish, Request, TokenLogprob
@@ -40,6 +41,8 @@ class Sequence:
     watch: Watch | None = None  # the safeguards, when the permit names a profile
     unreleased: deque[tuple[int, Delta]] = field(default_factory=deque)  # each with its last token's number
     ending: Finish | None = None  # how it ends once the watch has read the last token
+    drafts: Drafts | None = None  # None: nothing is drafted for it
+    finished: bool = False
 
     @property
     def prefilling(self) -> bool:
@@ -70,6 +73,7 @@ class Sequence:
                 self._send(rest)
         if finish not in (Finish.REFUSED, Finish.CANCELLED, Finish.FAILED):
             self.release(len(self.tokens))
+        self.finished = True
         self.on_end(self)
         tripped = self.watch.tripped if self.watch is not None else None
         self.generation.put(
