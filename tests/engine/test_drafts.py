@@ -50,7 +50,7 @@ def tiny(tmp_path_factory):
 
 
 def with_twin(tiny: TinyHome) -> Family:
-    """The family and one tier more: the weights of `small` under another root, so that its drafts all hold."""
+    """The family and one tier more: the weights of `small` under another root, so all its drafts hold."""
     parent, config = tiny.home.weights_dir("0" * 64).parent, tiny.family.tiers[0].config
     root = write_weights(
         parent, weights_keyring(tiny.home), config, tiny_tensors(), tiny_tokenizer(), TEMPLATE + "\n"
@@ -161,7 +161,7 @@ def with_oracle(monkeypatch, wanted: list[int], wrong: bool) -> None:
 
 @pytest.mark.parametrize("wrong", [False, True])
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0, 0.9, seed=3)])
-def test_a_draft_that_is_always_right_and_one_that_is_always_wrong(tiny, engine, monkeypatch, wrong, sampling):
+def test_drafts_that_are_always_right_or_always_wrong(tiny, engine, monkeypatch, wrong, sampling):
     request = Request(prompt_of(50, 3), 46, sampling, stop_at_eos=False)
     wanted = read(engine.submit(tiny.permit(), replace(request, speculate=False)))
     with_oracle(monkeypatch, wanted[0], wrong)

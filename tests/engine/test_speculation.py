@@ -54,9 +54,7 @@ def test_a_repetition_is_taken_to_go_on():
     assert lookup.propose(8) == [3, 1, 2, 3, 1, 2, 3, 1]
 
 
-OFFERS = st.lists(
-    st.builds(Offer, st.floats(0, 1), st.integers(0, 4), st.just(0.0)), min_size=1, max_size=3
-)
+OFFERS = st.lists(st.builds(Offer, st.floats(0, 1), st.integers(0, 4), st.just(0.0)), min_size=1, max_size=3)
 TIMES = st.lists(st.floats(0.001, 10), min_size=16, max_size=16)
 
 

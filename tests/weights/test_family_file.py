@@ -72,6 +72,9 @@ BAD = {
     "zero": ("max_output = 4096", "max_output = 0", "above 0"),
     "price": ("input = 0.05", "input = -1", "negative"),
     "sampling": ("top_p = 0.9", "top_p = 1.5", "top_p above 0"),
+    "unknown drafter": ("max_output = 4096", 'max_output = 4096\ndrafter = "hiaku"', "another tier"),
+    "its own drafter": ("max_output = 4096", 'max_output = 4096\ndrafter = "haiku"', "another tier"),
+    "empty drafter": ("max_output = 4096", 'max_output = 4096\ndrafter = ""', "needs the text 'drafter'"),
     "name": ('name = "haiku"', 'name = "../haiku"', "small letters"),
 }
 
@@ -133,3 +136,12 @@ def test_a_student_may_speak_its_own_words() -> None:
     assert "on_policy" not in dict(sonnet.made_by.options)
     with pytest.raises(FamilyError, match="on_policy between 0 and 1"):
         parse_family(own.replace(b"0.25", b"1.25", 1), "pocket.toml")
+
+
+def test_who_drafts_is_data() -> None:
+    text = POCKET.replace(b"config = { layers = 30 }", b'drafter = "haiku"\nconfig = { layers = 30 }', 1)
+    drafters = {tier.name: tier.drafter for tier in parse_family(text, "pocket.toml").tiers}
+    assert drafters == {"haiku": "", "sonnet": "", "opus": "haiku", "capybara": ""}
+    other = text.replace(b"config = { layers = 10 }", b"config = { layers = 10, vocab = 1024 }", 1)
+    with pytest.raises(FamilyError, match="same vocabulary"):
+        parse_family(other, "pocket.toml")

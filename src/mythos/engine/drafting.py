@@ -40,8 +40,8 @@ LOOKUP, DRAFTER = "lookup", "drafter"  # the kinds of drafts
 class Drafter:
     """A smaller tier of the same tokenizer that drafts for one sequence, with keys and values of its own.
 
-    Blocks are taken when it first drafts and given back when the sequence ends; while the tier's own requests
-    wait for blocks, none are taken.
+    Blocks are taken when it first drafts and given back when the sequence ends or the tier leaves; while the
+    tier's own requests wait for blocks, none are taken.
     """
 
     runner: "Runner"
@@ -270,12 +270,11 @@ def _advance(seq: "Sequence") -> None:
 
 
 def give_back(seq: "Sequence") -> None:
-    """The sequence has ended, or may not be drafted for any more: its drafter's blocks are free."""
+    """Draft no more for a sequence by the smaller tier, whose blocks become free."""
     if seq.drafts is None or seq.drafts.drafter is None:
         return
     drafter, seq.drafts.drafter = seq.drafts.drafter, None
     drafter.runner.cache.release(drafter.table, drafter.held)
-    drafter.runner.drafting -= 1
 
 
 def _drafter(seq: "Sequence") -> Drafter:

@@ -302,7 +302,6 @@ class Engine:
         same = one.tokenizer.digest == other.tokenizer.digest
         if found is not runner and same and one.tier.config.vocab == other.tier.config.vocab:
             seq.drafts.drafter = Drafter(found)
-            found.drafting += 1
 
     def _runner(self, root: str, decision_id: str, evict: bool = True) -> Runner:
         runner = self._runners.get(root)
@@ -326,16 +325,19 @@ class Engine:
         return sum(r.loaded.bytes + r.cache.bytes() for r in self._runners.values())
 
     def _make_room(self, needed: int, evict: bool) -> None:
-        """Let idle tiers go, least recently used first, until `needed` bytes fit."""
+        """Let idle tiers go, least recently used first, until `needed` bytes fit; drafting is no use."""
         while self._held() + needed > self._memory_limit:
-            unused = {root: r for root, r in self._runners.items() if not r.busy and not r.drafting}
+            unused = {root: r.last_used for root, r in self._runners.items() if not r.busy}
             if not unused or not evict:
                 raise MythosError(
                     f"loading this tier needs {needed / 2**20:.0f} MiB beyond the memory limit of "
                     f"{self._memory_limit / 2**20:.0f} MiB.",
                     "Raise --memory-limit, or wait until another tier is idle.",
                 )
-            del self._runners[min(unused, key=lambda root: unused[root].last_used)]
+            gone = self._runners.pop(min(unused, key=unused.__getitem__))
+            for seq in [seq for runner in self._runners.values() for seq in runner.sequences()]:
+                if seq.drafts and seq.drafts.drafter and seq.drafts.drafter.runner is gone:
+                    give_back(seq)
             self._no_room.clear()
 
     def _shut(self) -> None:

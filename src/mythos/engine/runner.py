@@ -45,7 +45,6 @@ class Runner:
         self.backend = backend
         self.speculation = speculation
         self.clock = clock
-        self.drafting = 0  # sequences of other tiers that this one drafts for
         self.cache = backend.cache
         self.waiting: deque[Sequence] = deque()
         self.prefill: deque[Sequence] = deque()

@@ -57,6 +57,7 @@ class Prepared:
     prompt: tuple[int, ...]
     grammar: str | None
     prefill: int = 0  # tokens at the prompt's end that begin the answer
+    drafter: Permit | None = None  # the caller's, for the tier that drafts for this one
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +72,7 @@ class Answer:
     generation: "Generation"
     draft: Draft
     recorded: "Future[None] | None"
+    drafter: Permit | None = None  # until it is withdrawn
     done: Done | None = None
     gone: bool = False  # the client has left
     withdrawn: bool = False  # the permit no longer holds
@@ -126,7 +128,12 @@ def _prepare(call: Call, asked: Asked, action: Action) -> Prepared:
     prompt = prompt + begun
     if action is Action.ANSWER and len(prompt) >= tier.context:
         raise too_long(str(len(prompt)), tier)
-    return Prepared(permit, tier, tuple(prompt), grammar, len(begun))
+    drafter = None
+    if tier.drafter and action is Action.ANSWER:
+        # A refusal says nothing to anybody: the same answer is then made without drafts.
+        found = service.decide(call.caller, action, tier.drafter)
+        drafter = found if isinstance(found, Permit) else None
+    return Prepared(permit, tier, tuple(prompt), grammar, len(begun), drafter)
 
 
 def refused(refusal: Refusal, model: str) -> ApiError:
@@ -229,7 +236,7 @@ async def _begin(call: Call, asked: Asked) -> Answer:
     draft = Draft(call, asked, ready.permit, request)
     generation = None
     try:
-        generation = service.engine.submit(ready.permit, request)
+        generation = service.engine.submit(ready.permit, request, ready.drafter)
         recorded = service.recorder.attempt(
             call.caller,
             "answer",
@@ -251,7 +258,9 @@ async def _begin(call: Call, asked: Asked) -> Answer:
     service.answering.begin()
     service.drafts[draft.id] = draft
     service.metrics.running.inc()
-    answer = Answer(call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded)
+    answer = Answer(
+        call, asked, tier, ready.permit, len(ready.prompt), generation, draft, recorded, ready.drafter
+    )
     service.watch.add(answer)
     return answer
 

@@ -121,6 +121,9 @@ class Watch:
                 ended.append(answer)
             else:
                 self._until[answer] = permit.expires_at
+                # When the drafter's permit runs out by itself the engine sees to it.
+                if now is not None and answer.drafter and self._again(answer.drafter, now) is None:
+                    answer.drafter, answer.generation.drafter_withdrawn = None, True
         self._end(ended)
         if before is not None and standing.state.seq > before.state.seq:
             self._writer.submit(self._acknowledge, standing.state, before.state.seq, len(ended))

@@ -75,6 +75,7 @@ class Tier:
     context: int  # tokens served, prompt and answer together
     max_output: int
     train: Step = Step()
+    drafter: str = ""  # the tier that drafts for this one; "": none does
     root: str | None = None
     state: TierState = TierState.DECLARED
 

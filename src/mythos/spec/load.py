@@ -24,7 +24,7 @@ UNPINNED = "unpinned"  # a hub revision nobody has pinned yet; such a tier canno
 FAMILY_KEYS = ["name", "description", "licence", "config", "sampling", "train", "tiers"]
 TIER_KEYS = [
     "name", "description", "made_by", "parents", "price", "context", "max_output", "config", "sampling",
-    "train",
+    "train", "drafter",
 ]  # fmt: skip
 # What each way of making a tier must state beside `source`, and the type of it.
 OPTIONS: dict[str, dict[str, type]] = {
@@ -103,6 +103,7 @@ def _family(table: Mapping[str, Any]) -> Family:
         if names.count(tier.name) > 1:
             raise MythosError(f"Two tiers are called {tier.name!r}.")
     _check_parents(tiers)
+    _check_drafters(tiers)
     return Family(
         name, _string(table, "description", "the family"), _string(table, "licence", "the family"), tiers
     )
@@ -129,6 +130,7 @@ def _tier(table: Any, where: str, family: str, shared: Mapping[str, Any]) -> Tie
         context=_count(table, "context", where),
         max_output=_count(table, "max_output", where),
         train=from_table(Step, _merged(shared, table, "train", where), f"{where}.train"),
+        drafter=_string(table, "drafter", where) if "drafter" in table else "",
     )
     _check_numbers(tier, where)
     return tier
@@ -210,6 +212,18 @@ def _check_parents(tiers: tuple[Tier, ...]) -> None:
         if not ready:
             raise MythosError(f"The parents of {', '.join(sorted(set(parents) - done))} form a circle.")
         done |= ready
+
+
+def _check_drafters(tiers: tuple[Tier, ...]) -> None:
+    """Who drafts is another tier of the family with as many tokens; the engine sees that they are the same."""
+    by_name = {tier.name: tier for tier in tiers}
+    for tier in tiers:
+        found = by_name.get(tier.drafter)
+        if tier.drafter and (found is None or found is tier or found.config.vocab != tier.config.vocab):
+            raise MythosError(
+                f"tier {tier.name!r} cannot have the drafter {tier.drafter!r}: that should be another tier "
+                "with the same vocabulary."
+            )
 
 
 def _merged(shared: Mapping[str, Any], table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
