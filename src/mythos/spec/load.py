@@ -215,7 +215,7 @@ def _check_parents(tiers: tuple[Tier, ...]) -> None:
 
 
 def _check_drafters(tiers: tuple[Tier, ...]) -> None:
-    """Who drafts is another tier of the family with as many tokens; the engine sees that they are the same."""
+    """Who drafts is another tier of the family with as many tokens; the engine sees if they are the same."""
     by_name = {tier.name: tier for tier in tiers}
     for tier in tiers:
         found = by_name.get(tier.drafter)
