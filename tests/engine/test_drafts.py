@@ -11,12 +11,14 @@ import torch
 from tests.guarded import ALWAYS, classifier, profile_for, under
 from tests.tiny import TEMPLATE, TinyHome, tiny_home, tiny_tensors, tiny_tier, tiny_tokenizer
 
+from mythos.engine import choose
 from mythos.engine import runner as runner_module
 from mythos.engine.backend import Pass
 from mythos.engine.cache import BLOCK, PagedCache
 from mythos.engine.drafting import DRAFTER, LOOKUP, Draft, Drafts
 from mythos.engine.generation import Generation
 from mythos.engine.grammar import json_schema_grammar
+from mythos.engine.native import build
 from mythos.engine.request import Delta, Finish, Request, Sampling
 from mythos.engine.runner import Runner
 from mythos.engine.sampling import generator_for
@@ -109,8 +111,7 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def plain(tiny, engine):
+def answers(tiny, engine) -> list:
     """Every request by itself, token by token; and one more with a stop string that its answer has."""
     asked = list(REQUESTS)
     text = read(engine.submit(tiny.permit(), replace(asked[1], speculate=False)))[1]
@@ -118,12 +119,17 @@ def plain(tiny, engine):
     return [(r, read(engine.submit(tiny.permit(), replace(r, speculate=False)))) for r in asked]
 
 
+@pytest.fixture(scope="module")
+def plain(tiny, engine):
+    return answers(tiny, engine)
+
+
 def same(got, wanted) -> bool:
     return got[:3] == wanted[:3] and replace(got[3], cached_tokens=0) == replace(wanted[3], cached_tokens=0)
 
 
-@pytest.mark.parametrize("drafter", [None, "other", "twin"])
-def test_an_answer_is_the_same_with_drafts_alone_and_in_company(tiny, engine, plain, drafter):
+def check(tiny, engine, plain, drafter: str | None) -> None:
+    """The answers with drafts, alone and all at once in two orders; and drafts were made, and some held."""
     permit, second = tiny.permit(), tiny.permit(drafter) if drafter else None
     before = figures(tiny, engine)
     for request, wanted in plain:
@@ -139,6 +145,20 @@ def test_an_answer_is_the_same_with_drafts_alone_and_in_company(tiny, engine, pl
     assert {w[3].finish for _, w in plain} >= {Finish.MAX_TOKENS, Finish.CONTEXT, Finish.STOP_STRING}
     assert drafter != "twin" or made["drafter_held"] > 20
     assert (made["drafter_passes"] > 0) == (drafter is not None)
+
+
+@pytest.mark.parametrize("drafter", [None, "other", "twin"])
+def test_an_answer_is_the_same_with_drafts_alone_and_in_company(tiny, engine, plain, drafter):
+    check(tiny, engine, plain, drafter)
+
+
+def test_so_it_is_on_the_native_backend(tiny, monkeypatch):
+    if missing := [flag for flag in build.NEEDED if flag not in build.processor_flags()]:
+        pytest.skip(f"this processor has no {missing[0]}")
+    monkeypatch.setenv("MYTHOS_BACKEND", "native")
+    with tiny.engine(backend=choose.maker(tiny.home, print), clock=still) as engine:
+        assert engine.loaded(tiny.permit()).backend == "native-int8"
+        check(tiny, engine, answers(tiny, engine), "twin")
 
 
 def test_without_drafts_none_are_made(tiny, engine):
