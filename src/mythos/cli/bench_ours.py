@@ -43,7 +43,7 @@ class Ours:
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Exactly `tokens` tokens for each of `prompts`."""
-        return asyncio.run(self._generate(request["prompts"], request["tokens"], stop_at_eos=False))
+        return asyncio.run(self._generate(request["prompts"], request["tokens"], chat=False))
 
     def chat(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the server does for a user's `texts`, without the server: answers that end where they end."""
@@ -54,11 +54,14 @@ class Ours:
             encode_chat(loaded.tokenizer, loaded.chat_template, [{"role": "user", "content": text}])
             for text in request["texts"]
         ]
-        return asyncio.run(self._generate(prompts, request["tokens"], stop_at_eos=True))
+        return asyncio.run(self._generate(prompts, request["tokens"], chat=True))
 
-    async def _generate(self, prompts: list[list[int]], tokens: int, stop_at_eos: bool) -> dict[str, Any]:
+    async def _generate(self, prompts: list[list[int]], tokens: int, chat: bool) -> dict[str, Any]:
         permit = self._permit()
-        requests = [Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=stop_at_eos) for p in prompts]
+        # Random prompts give answers that go in circles: drafts would gain more there than anywhere else.
+        requests = [
+            Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=chat, speculate=chat) for p in prompts
+        ]
         began = time.perf_counter()
 
         async def read(generation: Any) -> tuple[list[float], Done]:

@@ -335,11 +335,16 @@ def usage(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def bench(context: typer.Context) -> int:
-    """Measure speed and memory (`mythos bench --help`)."""
-    from mythos.cli.bench import app as bench_app
-
+    """Measure speed and memory (`mythos bench --help`), or what drafts give (`mythos bench speculation`)."""
     if "--json" in context.args:
         output.use_json(True)
+    if context.args[:1] == ["speculation"]:
+        from mythos.cli.bench_speculation import app as drafts_app
+
+        name = "mythos bench speculation"
+        return int(drafts_app(context.args[1:], prog_name=name, standalone_mode=False) or 0)
+    from mythos.cli.bench import app as bench_app
+
     return int(bench_app(context.args, prog_name="mythos bench", standalone_mode=False) or 0)
 
 
