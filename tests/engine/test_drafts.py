@@ -3,6 +3,7 @@
 The engine's clock stands still here, so that drafts never cost anything and as many are checked as fit.
 """
 
+import math
 import random
 from dataclasses import replace
 
@@ -263,6 +264,19 @@ def test_a_tier_that_the_caller_may_not_use_drafts_nothing(tiny, change):
         assert figures(tiny, engine)["loaded_tiers"] == 1 and figures(tiny, engine)["drafter_passes"] == 0
         assert same(read(engine.submit(permit, REQUEST, second)), wanted)  # its twin, who may
         assert figures(tiny, engine)["loaded_tiers"] == 2 and figures(tiny, engine)["drafter_passes"] > 0
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0, seed=5), Sampling(1.3, 0.95, 40, seed=6)])
+def test_a_drafter_draws_with_the_numbers_of_the_sequence(tiny, engine, sampling):
+    """At temperature 1 hardly a token has a chance of a half, and yet those of the same weights hold."""
+    request = Request(prompt_of(40, 33), 80, sampling, logprobs=0, stop_at_eos=False)
+    wanted = read(engine.submit(tiny.permit(), replace(request, speculate=False)))
+    assert sum(row.logprob > math.log(0.5) for row in wanted[2]) < 40
+    before = figures(tiny, engine)
+    assert same(read(engine.submit(tiny.permit(), request, tiny.permit("twin"))), wanted)
+    after = figures(tiny, engine)
+    held, drafted = (after[n] - before[n] for n in ("drafter_held", "drafter_drafted"))
+    assert drafted > 30 and held > 0.9 * drafted
 
 
 def test_a_withdrawn_drafter_stops_and_the_answer_goes_on(tiny, engine):

@@ -1,5 +1,7 @@
 """What is checked beside the newest tokens in one pass: what prompt lookup or a smaller tier drafts.
 
+Shape letters: V vocabulary.
+
 A draft never changes an answer: what is kept is what the tier chooses by itself, and a draft only says which
 choices are computed together. So the drafter's arithmetic needs no exactness, and neither does the clock.
 """
@@ -13,6 +15,7 @@ import torch
 from mythos.engine.backend import Segment
 from mythos.engine.cache import BLOCKS_PER_CHUNK, CHUNK
 from mythos.engine.lookup import Lookup
+from mythos.engine.sampling import choose
 from mythos.engine.speculation import (
     ALL,
     OWN,
@@ -188,7 +191,11 @@ def _made(
     ends: frozenset[int],
     clock: Callable[[], float],
 ) -> list[list[int]]:
-    """What the drafter writes, its likeliest token each time. Of those that have to catch up, one does."""
+    """What the drafter writes. Of those that have to catch up with the text, one does.
+
+    It draws with the very numbers that the sequence will draw with: where the two tiers' distributions are
+    alike, so are then the tokens.
+    """
     made: list[list[int]] = [[] for _ in seqs]
     ready, behind = [], []
     for i, depth in enumerate(depths):
@@ -197,13 +204,14 @@ def _made(
     if behind:
         _advance(seqs[behind[0]])
     began = clock()
+    draws = {i: _copied(seqs[i].generator) for i in ready}
     for step in range(max((depths[i] for i in ready), default=0)):
         going = [i for i in ready if depths[i] > step and len(made[i]) == step]
         for runner in {_drafter(seqs[i]).runner for i in going}:
             here = [i for i in going if _drafter(seqs[i]).runner is runner]
             size = runner.backend.rows // 2  # at its first token a drafter may be one behind: two rows
             for at in range(0, len(here), size):
-                _write(runner, seqs, here[at : at + size], made, ends)
+                _write(runner, seqs, here[at : at + size], made, draws, ends)
     for i in ready:
         drafter = _drafter(seqs[i])
         drafter.at, drafter.ahead = _written(seqs[i]), made[i]
@@ -215,7 +223,12 @@ def _made(
 
 @torch.inference_mode()
 def _write(
-    runner: "Runner", seqs: "list[Sequence]", which: list[int], made: list[list[int]], ends: frozenset[int]
+    runner: "Runner",
+    seqs: "list[Sequence]",
+    which: list[int],
+    made: list[list[int]],
+    draws: dict[int, torch.Generator | None],
+    ends: frozenset[int],
 ) -> None:
     """One more token of the drafts of `which`, unless it ends the turn."""
     segments = []
@@ -224,10 +237,16 @@ def _write(
         fresh = made[i][-1:] or _text(seqs[i], drafter.computed)
         segments.append(Segment(drafter.table, drafter.computed, fresh, 1))
         drafter.computed += len(fresh)
-    likeliest = runner.backend.decode(segments).logits_WV.argmax(-1).tolist()
-    for i, token in zip(which, likeliest, strict=True):
+    for i, logits_V in zip(which, runner.backend.decode(segments).logits_WV, strict=True):
+        if not seqs[i].request.stop_at_eos:
+            logits_V = logits_V.index_fill(0, runner.loaded.eos, float("-inf"))
+        token = choose(logits_V, seqs[i].request.sampling, draws[i])
         if token not in ends:
             made[i].append(token)
+
+
+def _copied(generator: torch.Generator | None) -> torch.Generator | None:
+    return None if generator is None else torch.Generator().set_state(generator.get_state())
 
 
 def _settled(seq: "Sequence") -> bool:
