@@ -130,16 +130,15 @@ def same(got, wanted) -> bool:
 
 
 def check(tiny, engine, plain, drafter: str | None) -> None:
-    """The answers with drafts, alone and all at once in two orders; and drafts were made, and some held."""
+    """The answers with drafts, alone and all at once; and drafts were made, and some held."""
     permit, second = tiny.permit(), tiny.permit(drafter) if drafter else None
     before = figures(tiny, engine)
     for request, wanted in plain:
         assert same(read(engine.submit(permit, request, second)), wanted), request
-    for seed in range(2):
-        order = random.Random(seed).sample(range(len(plain)), len(plain))
-        running = {i: engine.submit(permit, plain[i][0], second) for i in order}
-        for i, generation in running.items():
-            assert same(read(generation), plain[i][1]), (seed, plain[i][0])
+    order = random.Random(0).sample(range(len(plain)), len(plain))
+    running = {i: engine.submit(permit, plain[i][0], second) for i in order}
+    for i, generation in running.items():
+        assert same(read(generation), plain[i][1]), plain[i][0]
     after = figures(tiny, engine)
     made = {name: after[name] - before[name] for name in before}
     assert made["lookup_held"] > 20 and made["lookup_drafted"] > made["lookup_held"]
@@ -318,7 +317,7 @@ def test_a_drafter_for_which_there_is_no_memory_is_done_without(tiny):
 class Chain:
     """A backend whose logits follow from the last token alone: what is drawn can be counted exactly."""
 
-    name, rows = "chain", 16
+    name, rows, torch_threads = "chain", 16, False
 
     def __init__(self, cache, logits_VV: torch.Tensor) -> None:
         self.cache, self.logits_VV = cache, logits_VV

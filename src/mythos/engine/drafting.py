@@ -221,7 +221,6 @@ def _made(
     return made
 
 
-@torch.inference_mode()
 def _write(
     runner: "Runner",
     seqs: "list[Sequence]",
