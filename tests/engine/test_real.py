@@ -1,12 +1,14 @@
 """The engine on real weights: it knows a capital, and `exact` holds over many prompts in mixed company."""
 
 import random
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mythos.cli.bench_prompts import PROMPTS
 from mythos.data.chat import encode_chat
 from mythos.engine.attention import chunk_attend, decode_attend
 from mythos.engine.cache import CHUNK, PagedCache
@@ -88,8 +90,9 @@ def opus(opus_home):
         tier = standing.family.tier("opus")
 
         @contextmanager
-        def start():
-            engine = Engine(Loader(home), lambda root, decision: (tier, standing.decisions["opus"]), 4 << 30)
+        def start(clock=time.perf_counter):
+            decision = standing.decisions["opus"]
+            engine = Engine(Loader(home), lambda *_: (tier, decision), 4 << 30, clock=clock)
             engine.start()
             try:
                 yield engine
@@ -118,6 +121,23 @@ def test_it_knows_the_capital_of_france(opus):
         prompt = encode_chat(loaded.tokenizer, loaded.chat_template, question)
         _, text, done = read(engine.submit(permit, Request(tuple(prompt), 40, Sampling(0.0))))
         assert "Paris" in text and done.finish == "end"
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(0.7, 0.9, seed=7)])
+def test_drafts_change_no_token(opus, sampling):
+    """Texts and code that repeat their prompts, one by one without drafts and all at once with them."""
+    start, permit = opus
+    with start(clock=lambda: 0.0) as engine:
+        loaded = engine.loaded(permit)
+        asked = []
+        for text in (*PROMPTS["edit"][:3], PROMPTS["code"][0]):
+            turn = [{"role": "user", "content": text}]
+            prompt = tuple(encode_chat(loaded.tokenizer, loaded.chat_template, turn))
+            asked.append(Request(prompt, 40, sampling))
+        alone = [read(engine.submit(permit, replace(r, speculate=False)))[:2] for r in asked]
+        together = [engine.submit(permit, r) for r in asked]
+        assert [read(g)[:2] for g in together] == alone
+        assert engine.stats()["lookup_held"] > 0
 
 
 def exact(opus, prompts: int, tokens: int) -> None:
