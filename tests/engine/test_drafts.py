@@ -319,21 +319,73 @@ class Chain:
 
     name, rows, torch_threads = "chain", 16, False
 
-    def __init__(self, cache, logits_VV: torch.Tensor) -> None:
-        self.cache, self.logits_VV = cache, logits_VV
+    def __init__(self, logits_VV: torch.Tensor, positions: int, seconds=lambda rows: 0.0) -> None:
+        self.cache = PagedCache(1, 1, 16, positions // BLOCK + 2, torch.bfloat16, b"")
+        self.logits_VV, self.seconds = logits_VV, seconds
+        self.rows_of: list[int] = []  # of each pass
+        self.now = 0.0
 
     def chunk(self, segment, layers=()) -> Pass:
         return self.decode([segment])
 
     def decode(self, segments, layers=()) -> Pass:
+        self.rows_of.append(sum(len(s.tokens) for s in segments))
+        self.now += self.seconds(self.rows_of[-1])
         last = [token for s in segments for token in list(s.tokens)[len(s.tokens) - s.wanted :]]
         return Pass(self.logits_VV[torch.tensor(last, dtype=torch.long)], {})
 
 
+def run_through(runner: Runner, samplings: list[Sampling], tokens: int) -> list[Sequence]:
+    """Answers of so many tokens to the prompt of one token, 40; nothing is left unread."""
+    seqs = [
+        Sequence(
+            request=Request((40,), tokens, sampling),
+            generation=Generation(lambda _: None),
+            org="", root="", decision="",
+            text=TextStream(()),
+            generator=generator_for(sampling),
+            limit=tokens,
+            on_end=lambda _: None,
+            drafts=Drafts(),
+        )
+        for sampling in samplings
+    ]  # fmt: skip
+    for seq in seqs:
+        runner.add(seq)
+    while runner.busy:
+        runner.step()
+        for seq in seqs:
+            while seq.generation.unread and not seq.finished:
+                next(iter(seq.generation))
+    return seqs
+
+
+@pytest.mark.parametrize(
+    ("streams", "seconds", "share"),
+    [
+        (1, lambda rows: 1.0 + 0.01 * rows, (0.9, 1.0)),  # rows are nearly free
+        (1, lambda rows: 1.0 * rows, (0.0, 0.05)),  # a row costs a pass: off, but for a look now and then
+        (4, lambda rows: 1.0 + 0.01 * rows, (0.9, 1.0)),
+        (4, lambda rows: 1.0 * max(4, rows), (0.0, 0.05)),
+        (16, lambda rows: 1.0 + 0.01 * rows, (0.0, 0.0)),  # no rows are left
+    ],
+)
+def test_drafts_are_made_where_they_pay(tiny, engine, streams, seconds, share):
+    """Texts of eight tokens over and over, which prompt lookup foresees; the clock shows what rows cost."""
+    logits_VV = torch.zeros(512, 512)
+    for token in range(40, 48):
+        logits_VV[token, 40 + (token - 39) % 8] = 9.0
+    backend = Chain(logits_VV, 16 * 700, seconds)
+    runner = Runner(engine.loaded(tiny.permit()), backend, Speculation(), lambda: backend.now)
+    seqs = run_through(runner, [GREEDY] * streams, 600)
+    assert all(seq.tokens == [40 + n % 8 for n in range(1, 601)] for seq in seqs)
+    passes = backend.rows_of[streams + 30 :]  # prompts, and the time to learn
+    drafted = sum(rows > streams for rows in passes) / len(passes)
+    assert share[0] <= drafted <= share[1], drafted
+
+
 @pytest.mark.parametrize("sampling", [Sampling(0.8, seed=1), Sampling(1.2, 0.9, 5, seed=2)])
-def test_what_is_drawn_has_the_tiers_distribution_and_drafts_hold_as_often_as_they_should(
-    tiny, engine, monkeypatch, sampling
-):
+def test_what_is_drawn_has_the_tiers_distribution(tiny, engine, monkeypatch, sampling):
     """A draft of token x holds with probability p(x), and kept tokens are distributed as p: chi-square."""
     loaded, vocab, draws = engine.loaded(tiny.permit()), 8, 6000
     logits_VV = torch.full((512, 512), float("-inf"))
@@ -356,23 +408,7 @@ def test_what_is_drawn_has_the_tiers_distribution_and_drafts_hold_as_often_as_th
 
     monkeypatch.setattr(runner_module, "drafts_for", drafts_for)
     monkeypatch.setattr(runner_module, "learn", learn)
-    cache = PagedCache(1, 1, 16, draws // BLOCK + 2, torch.bfloat16, b"")
-    runner = Runner(loaded, Chain(cache, logits_VV), Speculation(), still)
-    seq = Sequence(
-        request=Request((40,), draws, sampling),
-        generation=Generation(lambda _: None),
-        org="", root="", decision="",
-        text=TextStream(()),
-        generator=generator_for(sampling),
-        limit=draws,
-        on_end=lambda _: None,
-        drafts=Drafts(),
-    )  # fmt: skip
-    runner.add(seq)
-    while runner.busy:
-        runner.step()
-        while seq.generation.unread and not seq.finished:
-            next(iter(seq.generation))
+    (seq,) = run_through(Runner(loaded, Chain(logits_VV, draws), Speculation(), still), [sampling], draws)
     scaled_VV = logits_VV[40 : 40 + vocab, 40 : 40 + vocab] / sampling.temperature
     p_VV = torch.softmax(scaled_VV, -1)
     if sampling.top_k:
