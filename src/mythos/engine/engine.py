@@ -291,7 +291,9 @@ class Engine:
     def _lend(self, seq: Sequence, runner: Runner) -> None:
         """Give a sequence the tier that its caller's second permit names for drafting, if that can draft."""
         permit = seq.drafts.permit if seq.drafts is not None else None
-        if seq.drafts is None or permit is None or permit.root in self._no_room:
+        if seq.drafts is None or permit is None:
+            return
+        if permit.root in self._no_room and permit.root not in self._runners:
             return
         try:
             found = self._runner(permit.root, permit.decision, evict=False)
