@@ -2,10 +2,38 @@
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from mythos.engine.request import Done, Event
+
+
+class _Waker:
+    """Sets what readers on one loop wait for. Waking a loop from another thread is a system call: one does
+    for all that is put until the loop gets to it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)  # what knows it by its loop must not keep it
+        self._some: deque[asyncio.Event] = deque()
+        self._woken = False
+
+    def wake(self, some: asyncio.Event) -> None:
+        """Raises RuntimeError when the loop has closed."""
+        self._some.append(some)
+        if not self._woken:
+            self._woken = True
+            if (loop := self._loop()) is not None:
+                loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        self._woken = False  # first: what is put from now on wakes again
+        while self._some:
+            self._some.popleft().set()
+
+
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
 
 
 class Generation:
@@ -63,10 +91,11 @@ class Generation:
     async def _events_from_now(self, take: bool) -> AsyncIterator[Event]:
         loop = asyncio.get_running_loop()
         some = asyncio.Event()
+        waker = _wakers.setdefault(loop, _Waker(loop))
 
         def wake() -> None:
             try:
-                loop.call_soon_threadsafe(some.set)
+                waker.wake(some)
             except RuntimeError:  # the loop has closed: nobody is reading any more
                 self.cancelled = True
 
