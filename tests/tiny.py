@@ -119,9 +119,10 @@ class TinyHome:
         memory_limit: int = 2 << 30,
         backend: Maker = Eager,
         clock: Callable[[], float] = time.perf_counter,
+        ranks: int = 1,
     ) -> Iterator[Engine]:
-        find = partial(find_profile, self.home)
-        engine = Engine(Loader(self.home), self.decided, memory_limit, self.clock.now, find, backend, clock)
+        find, loader = partial(find_profile, self.home), Loader(self.home, ranks)
+        engine = Engine(loader, self.decided, memory_limit, self.clock.now, find, backend, clock)
         engine.start()
         try:
             yield engine

@@ -108,10 +108,12 @@ def start_service(
     strict: bool = False,
     session_key: str | None = None,
     memory: float | None = None,
+    ranks: int = 1,
 ) -> "Service":
     """Loader, engine and service for the built tiers. `session_key`: hash of a key that lives in memory.
 
-    `memory` is in GB (10^9 bytes); None for half of the memory this process may use.
+    `memory` is in GB (10^9 bytes); None for half of the memory this process may use. `ranks` are the
+    processes that each tier is split over, this one included.
     """
     from mythos.engine.choose import maker
     from mythos.engine.engine import Engine
@@ -128,7 +130,7 @@ def start_service(
 
     limit = int(memory * 1e9) if memory else memory_limit()
     engine = Engine(
-        Loader(records.home),
+        Loader(records.home, ranks),
         decided,
         limit,
         records.clock.now,
@@ -141,6 +143,17 @@ def start_service(
     )
     engine.start()
     return service
+
+
+def cannot_split(tier: Tier, ranks: int) -> str | None:
+    """Why a tier cannot be split over so many ranks; None when it can."""
+    from mythos.model.parts import CannotSplit, check_ranks
+
+    try:
+        check_ranks(tier.config, ranks)
+    except CannotSplit as error:
+        return str(error)
+    return None
 
 
 def require(state: Standing, tier: str, action: Action, now: float) -> Permit:

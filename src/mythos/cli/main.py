@@ -57,6 +57,9 @@ Memory = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unknown fields instead of ignoring them.")]
+Ranks = Annotated[
+    int, typer.Option(min=1, max=64, help="Processes over which each tier is split, on this machine.")
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="Default: the tier's own.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
@@ -89,6 +92,7 @@ def up(
     ] = False,
     strict: Strict = False,
     memory_limit: Memory = None,
+    ranks: Ranks = 1,
     json: Json = False,
 ) -> int:
     """Build what is missing and answer until Ctrl-C.
@@ -97,7 +101,7 @@ def up(
     """
     from mythos.cli.up import run
 
-    return run(family, port, once, strict, memory_limit, STARTED)
+    return run(family, port, once, strict, memory_limit, ranks, STARTED)
 
 
 @app.command()
@@ -107,12 +111,13 @@ def serve(
     port: Port = 0,
     strict: Strict = False,
     memory_limit: Memory = None,
+    ranks: Ranks = 1,
     json: Json = False,
 ) -> int:
     """Serve what is built to the keys made by `mythos key new`."""
     from mythos.cli.up import run_serve
 
-    return run_serve(family, host, port, strict, memory_limit, STARTED)
+    return run_serve(family, host, port, strict, memory_limit, ranks, STARTED)
 
 
 @app.command()

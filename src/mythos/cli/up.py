@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 QUESTION = "What is the capital of France?"
 
 
-def run(family_name: str, port: int, once: bool, strict: bool, memory: float | None, started: float) -> int:
+def run(
+    family_name: str, port: int, once: bool, strict: bool, memory: float | None, ranks: int, started: float
+) -> int:
     """Build what is missing, then answer until a signal comes, or once. `started`: time.monotonic() then."""
     records = local.open_records()
     family = load_family(family_name)
@@ -38,7 +40,7 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
     family = local.standing(records, family).family
     secret, digest = local.new_session_key()
     with local.bind("127.0.0.1", port) as listener:
-        service = start(records, family, strict, digest, memory)
+        service = start(records, family, strict, digest, memory, ranks)
         with local.serving(service, listener):
             server = Server(local.address(listener), secret)
             if once:
@@ -55,24 +57,33 @@ def run(family_name: str, port: int, once: bool, strict: bool, memory: float | N
 
 
 def run_serve(
-    family_name: str, host: str, port: int, strict: bool, memory: float | None, started: float
+    family_name: str, host: str, port: int, strict: bool, memory: float | None, ranks: int, started: float
 ) -> int:
     """Serve what is built; only keys of `mythos key new` are accepted."""
     records = local.open_records()
     family = local.standing(records, load_family(family_name)).family
     with local.bind(host, port) as listener:
-        service = start(records, family, strict, None, memory)
+        service = start(records, family, strict, None, memory, ranks)
         with local.serving(service, listener):
             wait_until_told(service, lambda: announce(Server(local.address(listener), ""), family, started))
     return 0
 
 
 def start(
-    records: local.Records, family: Family, strict: bool, digest: str | None, memory: float | None
+    records: local.Records,
+    family: Family,
+    strict: bool,
+    digest: str | None,
+    memory: float | None,
+    ranks: int,
 ) -> "Service":
     """The service with its default tier already loaded, so that the first question does not wait for it."""
-    name = default_tier([tier.name for tier in family.tiers], local.usable(records, family))
-    service = local.start_service(records, family, strict, digest, memory)
+    usable = local.usable(records, family)
+    name = default_tier([tier.name for tier in family.tiers], usable)
+    service = local.start_service(records, family, strict, digest, memory, ranks)
+    for other in usable:
+        if other != name and (why := local.cannot_split(family.tier(other), ranks)):
+            note(f"note: {other} will not load: {why}")
     try:
         with waiting(f"loading {family.name}/{name}"):
             standing, now = local.standing(records, family), records.clock.now()

@@ -4,18 +4,23 @@ Shape letters: T rows of this pass, H query heads, G kv heads, Q = H/G query hea
 B sequences, N positions gathered (whole blocks), C rows of a prompt chunk.
 
 Bit-identity: what a sequence's row gets depends on that sequence alone. A decoding row and a prompt chunk are
-attended to by themselves, over a number of blocks that follows from the sequence's length.
+attended to by themselves, over a number of blocks that follows from the sequence's length. Absorbed latent
+attention has all heads as rows of one product: few of them are filled up to a number from which on a head's
+bits do not depend on how many others are there, since a rank (`mythos.engine.split`) has some of them only.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from mythos.engine.cache import BLOCK, PagedCache
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# torch packs keys from 64 query rows on (`need_pack` in FlashAttentionKernel.cpp); with fewer than 16
+# other bits were seen.
+FEW_HEADS, FEW_ROWS = 16, 64
 
 
 def bucket(blocks: int) -> int:
@@ -57,12 +62,15 @@ def decode_attend(cache: PagedCache, tables: list[list[int]], lengths: list[int]
         _write(cache, layer, slots_T, k_TGK, v_TGK)
         _, H, K = q_THK.shape
         G = k_TGK.shape[1]
-        q_TGQK = q_THK.unflatten(1, (G, H // G))
+        Q = H // G
+        q_TGQK = q_THK.unflatten(1, (G, Q))
+        if not cache.values and Q < FEW_HEADS:
+            q_TGQK = pad(q_TGQK, (0, 0, 0, FEW_HEADS - Q))
         outs = []
         for row, (flat, bias, blocks) in enumerate(plans):
             kv = cache.kv[layer].index_select(1, flat).view(-1, 1, G, blocks * BLOCK, K)
             outs.append(scaled_dot_product_attention(q_TGQK[row : row + 1], kv[0], kv[-1], attn_mask=bias))
-        return (outs[0] if len(outs) == 1 else torch.cat(outs)).reshape(-1, H, K)
+        return (outs[0] if len(outs) == 1 else torch.cat(outs))[:, :, :Q].reshape(-1, H, K)
 
     return attend
 
@@ -82,12 +90,13 @@ def chunk_attend(cache: PagedCache, table: list[int], start: int, count: int) ->
         C, H, K = q_CHK.shape
         G = k_CGK.shape[1]
         Q = H // G
+        missing = 0 if cache.values else max(0, FEW_ROWS - Q * C)
         if Q not in biases:
-            biases[Q] = bias_CN.repeat(Q, 1)
+            biases[Q] = pad(bias_CN.repeat(Q, 1), (0, 0, 0, missing))
         kv = cache.kv[layer].index_select(1, flat).view(-1, G, blocks * BLOCK, K)
         # The Q query heads of a kv head are folded into rows: keys and values are never copied per head.
-        q_GRK = q_CHK.view(C, G, Q, K).permute(1, 2, 0, 3).reshape(1, G, Q * C, K)
+        q_GRK = pad(q_CHK.view(C, G, Q, K).permute(1, 2, 0, 3).reshape(1, G, Q * C, K), (0, 0, 0, missing))
         got = scaled_dot_product_attention(q_GRK, kv[0][None], kv[-1][None], attn_mask=biases[Q])
-        return got.view(G, Q, C, K).permute(2, 0, 1, 3).reshape(C, H, K)
+        return got[:, :, : Q * C].reshape(G, Q, C, K).permute(2, 0, 1, 3).reshape(C, H, K)
 
     return attend

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from mythos.engine.attention import chunk_attend, decode_attend
+from mythos.engine.attention import Attend, chunk_attend, decode_attend
 from mythos.engine.cache import PagedCache, cache_for
 from mythos.engine.guard import states_of
 from mythos.model.quant import INT8_ROWS
+from mythos.model.transformer import Transformer
 
 if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
@@ -79,32 +80,44 @@ class Eager:
         self.model = loaded.model
         self.cache = cache_for(loaded.tier.config, blocks, loaded.dtype, secret)
 
-    @torch.inference_mode()
     def chunk(self, segment: Segment, layers: Items[int] = ()) -> Pass:
-        count = len(segment.tokens)
-        attend = chunk_attend(self.cache, segment.table, segment.start, count)
-        return self._run([segment], attend, layers)
+        return run_chunk(self.model, self.cache, segment, layers)
 
-    @torch.inference_mode()
     def decode(self, segments: list[Segment], layers: Items[int] = ()) -> Pass:
-        # Each row is attended to by itself, over what a pass of its own would have found.
-        ends = [(s.table, s.start + n) for s in segments for n in range(1, len(s.tokens) + 1)]
-        attend = decode_attend(self.cache, [table for table, _ in ends], [end for _, end in ends])
-        return self._run(segments, attend, layers)
+        return run_decode(self.model, self.cache, segments, layers)
 
-    def _run(self, segments: list[Segment], attend, layers: Items[int]) -> Pass:
-        positions_T = torch.cat([torch.arange(s.start, s.start + len(s.tokens)) for s in segments])
-        rows, first = [], 0
-        for segment in segments:
-            first += len(segment.tokens)
-            rows += range(first - segment.wanted, first)
-        every = len(rows) == first
-        with states_of(self.model.layers, layers) as states:
-            logits_WV = self.model(
-                torch.tensor([token for s in segments for token in s.tokens]),
-                positions_T,
-                attend,
-                rows=None if every else torch.tensor(rows, dtype=torch.long),
-                absorbed=True,
-            )
-        return Pass(logits_WV.float(), states)
+
+@torch.inference_mode()
+def run_chunk(model: Transformer, cache: PagedCache, segment: Segment, layers: Items[int] = ()) -> Pass:
+    """`Backend.chunk` in plain torch."""
+    count = len(segment.tokens)
+    return _run(model, [segment], chunk_attend(cache, segment.table, segment.start, count), layers)
+
+
+@torch.inference_mode()
+def run_decode(
+    model: Transformer, cache: PagedCache, segments: list[Segment], layers: Items[int] = ()
+) -> Pass:
+    """`Backend.decode` in plain torch."""
+    # Each row is attended to by itself, over what a pass of its own would have found.
+    ends = [(s.table, s.start + n) for s in segments for n in range(1, len(s.tokens) + 1)]
+    attend = decode_attend(cache, [table for table, _ in ends], [end for _, end in ends])
+    return _run(model, segments, attend, layers)
+
+
+def _run(model: Transformer, segments: list[Segment], attend: Attend, layers: Items[int]) -> Pass:
+    positions_T = torch.cat([torch.arange(s.start, s.start + len(s.tokens)) for s in segments])
+    rows, first = [], 0
+    for segment in segments:
+        first += len(segment.tokens)
+        rows += range(first - segment.wanted, first)
+    every = len(rows) == first
+    with states_of(model.layers, layers) as states:
+        logits_WV = model(
+            torch.tensor([token for s in segments for token in s.tokens]),
+            positions_T,
+            attend,
+            rows=None if every else torch.tensor(rows, dtype=torch.long),
+            absorbed=True,
+        )
+    return Pass(logits_WV.float(), states)

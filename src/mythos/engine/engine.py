@@ -4,6 +4,7 @@ One engine serves several tiers, one step at a time in turn. Tiers are loaded at
 leave, least recently used first, when the memory limit would be passed.
 """
 
+import logging
 import queue
 import secrets
 import threading
@@ -19,10 +20,12 @@ from mythos.engine.drafting import DRAFTER, LOOKUP, Drafter, Drafts, give_back
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
+from mythos.engine.ranks import RankLost
 from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, Stopping
 from mythos.engine.runner import Runner
 from mythos.engine.sampling import generator_for
 from mythos.engine.sequence import Sequence
+from mythos.engine.sharded import Sharded
 from mythos.engine.speculation import Speculation
 from mythos.engine.text import TextStream
 from mythos.records.decision import Handling
@@ -36,6 +39,8 @@ from mythos.spec.family import Tier
 MAX_WAITING = 256  # requests in the engine before submit refuses
 CACHE_SHARE = 0.6  # of the memory left after a tier's weights, for its key/value cache
 MAX_CACHE_TOKENS = 32_768  # of one tier; four full contexts of the pocket family
+
+log = logging.getLogger("mythos.engine")
 
 
 @dataclass(slots=True)
@@ -266,13 +271,22 @@ class Engine:
             if drafts and (seq.generation.drafter_withdrawn or time.monotonic() > drafts.until):
                 give_back(seq)
         # For this thread only. Sampling alone is too little work to wake other threads for.
-        torch.set_num_threads(self._threads if runner.backend.torch_threads else 1)
+        ranks = runner.loaded.ranks
+        threads = max(1, self._threads // (1 if ranks is None else ranks.count))
+        torch.set_num_threads(threads if runner.backend.torch_threads else 1)
         try:
             return runner.step()
         except Exception as error:
             # A failed step leaves no sequence of this tier in a known state: end them all, keep serving.
-            for seq in runner.sequences():
-                runner.end(seq, Finish.FAILED, f"internal: {type(error).__name__}")
+            said = str(error) if isinstance(error, RankLost) else f"internal: {type(error).__name__}"
+            # Gone may be a rank of this tier or of the one that drafts for it: the next request loads it again.
+            gone = [other for other in self._runners.values() if not _whole(other)]
+            for other in {id(one): one for one in [runner, *gone]}.values():
+                for seq in other.sequences():
+                    other.end(seq, Finish.FAILED, said)
+            for other in gone:
+                log.error("%s: %s", other.loaded.tier.name, said)
+                self._let_go(other)
             return True
 
     def _place(self, seq: Sequence) -> None:
@@ -307,24 +321,55 @@ class Engine:
 
     def _runner(self, root: str, decision_id: str, evict: bool = True) -> Runner:
         runner = self._runners.get(root)
+        if runner is not None and not runner.busy and not _whole(runner):
+            log.error("%s: a rank has ended; all are started again", runner.loaded.tier.name)
+            self._let_go(runner)
+            runner = None
         if runner is None:
             tier, decision = self._tiers(root, decision_id)
             loaded = self._loader.load(tier, decision)
-            per_block = 64 * kv_bytes_per_token(tier.config, 2)
-            self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)), evict)
-            free = self._memory_limit - self._held() - loaded.bytes
-            tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
-            blocks = max(tokens, tier.context + 64) // 64
-            backend = self._backend(loaded, blocks, self._secret)
-            speculation = self._speculation.setdefault(root, Speculation())
-            runner = Runner(replace(loaded, backend=backend.name), backend, speculation, self._clock)
-            runner.warm_up()
+            try:
+                runner = self._ready(loaded, evict)
+            except BaseException:
+                if loaded.ranks is not None:
+                    loaded.ranks.close()
+                raise
             self._runners[root] = runner
         runner.last_used = time.monotonic()
         return runner
 
+    def _ready(self, loaded: LoadedTier, evict: bool) -> Runner:
+        """A runner with as large a cache as there is room for, which has computed something."""
+        tier, ranks = loaded.tier, loaded.ranks
+        per_block = 64 * kv_bytes_per_token(tier.config, 2)
+        if ranks is not None and tier.config.mla is not None:
+            per_block *= ranks.count  # every rank keeps the latents
+        self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)), evict)
+        free = self._memory_limit - self._held() - loaded.bytes
+        tokens = min(int(free * CACHE_SHARE) // per_block * 64, MAX_CACHE_TOKENS)
+        blocks = max(tokens, tier.context + 64) // 64
+        make = self._backend if ranks is None else Sharded
+        backend = make(loaded, blocks, self._secret)
+        speculation = self._speculation.setdefault(loaded.root, Speculation())
+        runner = Runner(replace(loaded, backend=backend.name), backend, speculation, self._clock)
+        runner.warm_up()
+        return runner
+
+    def _let_go(self, runner: Runner) -> None:
+        del self._runners[runner.loaded.root]
+        for seq in [seq for other in self._runners.values() for seq in other.sequences()]:
+            if seq.drafts and seq.drafts.drafter and seq.drafts.drafter.runner is runner:
+                give_back(seq)
+        self._no_room.clear()
+        if runner.loaded.ranks is not None:
+            runner.loaded.ranks.close()
+
     def _held(self) -> int:
-        return sum(r.loaded.bytes + r.cache.bytes() for r in self._runners.values())
+        """Bytes of weights and caches of all tiers, on all their ranks."""
+        return sum(
+            r.loaded.bytes + r.cache.bytes() * (1 if r.loaded.ranks is None else r.loaded.ranks.count)
+            for r in self._runners.values()
+        )
 
     def _make_room(self, needed: int, evict: bool) -> None:
         """Let idle tiers go, least recently used first, until `needed` bytes fit; drafting is no use."""
@@ -336,16 +381,14 @@ class Engine:
                     f"{self._memory_limit / 2**20:.0f} MiB.",
                     "Raise --memory-limit, or wait until another tier is idle.",
                 )
-            gone = self._runners.pop(min(unused, key=unused.__getitem__))
-            for seq in [seq for runner in self._runners.values() for seq in runner.sequences()]:
-                if seq.drafts and seq.drafts.drafter and seq.drafts.drafter.runner is gone:
-                    give_back(seq)
-            self._no_room.clear()
+            self._let_go(self._runners[min(unused, key=unused.__getitem__)])
 
     def _shut(self) -> None:
         for runner in self._runners.values():
             for seq in runner.sequences():
                 runner.end(seq, Finish.CANCELLED)
+            if runner.loaded.ranks is not None:
+                runner.loaded.ranks.close()
         while True:
             try:
                 item = self._inbox.get_nowait()
@@ -355,3 +398,7 @@ class Engine:
                 item.finish(Finish.CANCELLED)
             elif isinstance(item, _Load):
                 item.future.set_exception(Stopping("the engine is stopping"))
+
+
+def _whole(runner: Runner) -> bool:
+    return runner.loaded.ranks is None or runner.loaded.ranks.alive

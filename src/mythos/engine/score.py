@@ -46,6 +46,8 @@ def loglikelihoods(
     if not prefix or not continuations or not all(continuations) or longest > tier.context:
         raise InvalidRequest("prefix and continuations must be non-empty and fit into the context")
     loaded = engine.loaded(permit)
+    if loaded.ranks is not None:
+        raise InvalidRequest("likelihoods are computed by one process, not over ranks")
     lengths = [len(c) for c in continuations]
     tokens, positions, rows, wanted = list(prefix), list(range(len(prefix))), [], []
     for continuation in continuations:

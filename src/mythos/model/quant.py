@@ -48,7 +48,7 @@ def quantise(weight_NK: Tensor) -> tuple[Tensor, Tensor]:
     return q_NK, scale_N
 
 
-_int8_product = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage]
+int8_product = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage]
 
 
 def dequantise(q_NK: Tensor, scale_N: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -85,7 +85,7 @@ class Int8Linear(nn.Module):
         bias_N = None if self.bias is None else self.bias.bfloat16()
         if x_TK.shape[0] > INT8_ROWS:
             return F.linear(x_TK, self.weight_bf16, bias_N)
-        y_TN = _int8_product(x_TK, self.weight, self.scale_bf16)
+        y_TN = int8_product(x_TK, self.weight, self.scale_bf16)
         return y_TN if bias_N is None else y_TN + bias_N
 
 
@@ -107,7 +107,7 @@ class Int8Embedding(nn.Module):
 
     def head(self, x_TK: Tensor) -> Tensor:
         """Logits (T, V) in bf16, INT8_ROWS rows at a time: few rows need logits, so no bf16 copy is kept."""
-        parts = [_int8_product(x, self.weight, self.scale_bf16) for x in x_TK.split(INT8_ROWS)]
+        parts = [int8_product(x, self.weight, self.scale_bf16) for x in x_TK.split(INT8_ROWS)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -132,26 +132,39 @@ class Int8Experts(nn.Module):
         self.scales = tensors["gate_up_scale"].bfloat16(), tensors["down_scale"].bfloat16()
 
     def forward(self, x_TD: Tensor, ids_TA: Tensor, weights_TA: Tensor) -> Tensor:
+        return weighed(self.outputs(x_TD, ids_TA), weights_TA)
+
+    def outputs(self, x_TD: Tensor, ids_TA: Tensor) -> Tensor:
+        """What each chosen expert gives, (T, A, D); zeros for an id that is none of the experts here, which
+        another process has.
+        """
         ids_N = ids_TA.flatten()  # N = T * A
-        y_ND = x_TD.new_empty(len(ids_N), x_TD.shape[1])
+        y_ND = x_TD.new_zeros(len(ids_N), x_TD.shape[1])
         few = len(x_TD) <= INT8_ROWS
         for expert in ids_N.unique().tolist():
+            if not 0 <= expert < len(self.gate_up_proj):
+                continue
             slots_S = (ids_N == expert).nonzero().squeeze(1)
             rows_SD = x_TD[slots_S // ids_TA.shape[1]]
             gate_SF, up_SF = self._product(rows_SD, 0, expert, few).chunk(2, dim=-1)
             y_ND[slots_S] = self._product(F.silu(gate_SF) * up_SF, 1, expert, few)
-        y_TAD = y_ND.unflatten(0, ids_TA.shape) * weights_TA[..., None]
-        total_TD = y_TAD[:, 0]
-        for slot in range(1, ids_TA.shape[1]):  # in the order of the slots, whatever the number of rows
-            total_TD = total_TD + y_TAD[:, slot]
-        return total_TD.to(x_TD.dtype)
+        return y_ND.unflatten(0, ids_TA.shape)
 
     def _product(self, x_SK: Tensor, which: int, expert: int, few: bool) -> Tensor:
         q_NK, scale_N = (self.down_proj if which else self.gate_up_proj)[expert], self.scales[which][expert]
         if few:
-            return _int8_product(x_SK, q_NK, scale_N)
+            return int8_product(x_SK, q_NK, scale_N)
         padded_SK = F.pad(x_SK, (0, 0, 0, -len(x_SK) % TILE_ROWS))
         return F.linear(padded_SK, torch.mul(q_NK, scale_N[:, None]))[: len(x_SK)]
+
+
+def weighed(y_TAD: Tensor, weights_TA: Tensor) -> Tensor:
+    """(T, D): the sum in float32, in the order of the slots whatever the number of rows."""
+    weighed_TAD = y_TAD * weights_TA[..., None]
+    total_TD = weighed_TAD[:, 0]
+    for slot in range(1, weights_TA.shape[1]):
+        total_TD = total_TD + weighed_TAD[:, slot]
+    return total_TD.to(y_TAD.dtype)
 
 
 def is_quantised(name: str, tensor: Tensor) -> bool:
@@ -179,7 +192,7 @@ def to_int8(model: Transformer) -> Transformer:
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         tensors |= served_form(name, tensor)
-    return _assign(model, tensors)
+    return assign(model, tensors)
 
 
 def load_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
@@ -190,7 +203,7 @@ def load_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transform
     check_served(config, tensors)
     with torch.device("meta"):
         model = Transformer(config)
-    return _assign(model, tensors)
+    return assign(model, tensors)
 
 
 def check_served(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
@@ -227,7 +240,8 @@ def served_shapes(config: ModelConfig) -> dict[str, Tensor]:
     return wanted
 
 
-def _assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:
+def assign(model: Transformer, tensors: Mapping[str, Tensor]) -> Transformer:
+    """Puts stored tensors into `model`, int8 modules in the place of those that have a scale."""
     for name, module in list(model.named_modules()):
         if isinstance(module, Experts):
             served = Int8Experts({part: tensors[f"{name}.{part}"] for part in EXPERT_PARTS})

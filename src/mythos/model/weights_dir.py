@@ -23,11 +23,11 @@ import shutil
 import stat
 import struct
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -81,8 +81,21 @@ CURE = "Build the tier again, which replaces what is damaged: mythos build TIER.
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Of a tensor the rows from `start` to before `stop`, along its first dimension."""
+
+    start: int
+    stop: int
+
+
+Item = tuple[int, int, memoryview, bytes]  # a part's index, the plain bytes before it, where to, its leaf
+
+
+@dataclass(frozen=True, slots=True)
 class WeightsFiles:
-    """Weights read whole and found to have the root asked for. `files` are the side files by name."""
+    """Weights found to have the root asked for, read whole or, by `read_part`, in part. `files` are the side
+    files by name.
+    """
 
     root: str
     config: ModelConfig
@@ -185,7 +198,25 @@ def read_weights(directory: Path, keyring: Keyring, root: str | None = None) -> 
     return _read(directory, wanted, _data_key(directory / KEY, keyring, wanted))
 
 
-def _read(directory: Path, root: str, key: AESGCM | None) -> WeightsFiles:
+def read_part(
+    directory: Path, keyring: Keyring, root: str, part: Callable[[ModelConfig], Mapping[str, Cut | None]]
+) -> WeightsFiles:
+    """Those tensors that `part` names for the configuration found there, cut as it says, or whole (None).
+
+    Only the chunks that cover them are read and decrypted, and each has the hash that leads to `root`.
+    WeightsError as of `read_weights`, but what lies in other chunks is not looked at; also when the tensors
+    are not those of the configuration.
+    """
+    _check_listing(directory)
+    return _read(directory, root, _data_key(directory / KEY, keyring, root), part)
+
+
+def _read(
+    directory: Path,
+    root: str,
+    key: AESGCM | None,
+    part: Callable[[ModelConfig], Mapping[str, Cut | None]] | None = None,
+) -> WeightsFiles:
     stored = _read_file(directory, MANIFEST, root, key)
     manifest = _parse_manifest(stored)
     if manifest is None or manifest_json(manifest) != stored or root_of(manifest) != root:
@@ -197,8 +228,12 @@ def _read(directory: Path, root: str, key: AESGCM | None) -> WeightsFiles:
     for name, data in files.items():
         if _file_digest(data) != manifest.files[name]:
             raise _changed(_place(directory, name, key))
-    tensors = _read_tensors(directory, manifest, root, key)
     config = _parse_config(_place(directory, CONFIG, key), files[CONFIG])
+    cuts: Mapping[str, Cut | None] = dict.fromkeys(manifest.tensors)
+    if part is not None:
+        check_served(config, {name: _on_meta(digest) for name, digest in manifest.tensors.items()})
+        cuts = part(config)
+    tensors = _read_tensors(directory, manifest, root, key, cuts)
     return WeightsFiles(root, config, tensors, files, manifest)
 
 
@@ -308,59 +343,87 @@ def _read_file(directory: Path, name: str, root: str, key: AESGCM | None) -> byt
         if not 0 <= size <= MAX_SIDE_FILE:
             raise WeightsChanged(f"{path} has a length that such a file cannot have.", CURE)
         data = bytearray(size)
-        _take(descriptor, _parts(memoryview(data)), [b""], key, root, name)
+        parts = _parts(memoryview(data))
+        _take(descriptor, [len(p) for p in parts], _items(parts, [b""] * len(parts)), key, root, name)
     return bytes(data)
 
 
-def _read_tensors(directory: Path, manifest: Manifest, root: str, key: AESGCM | None) -> dict[str, Tensor]:
+def _read_tensors(
+    directory: Path, manifest: Manifest, root: str, key: AESGCM | None, cuts: Mapping[str, Cut | None]
+) -> dict[str, Tensor]:
     header = _header(manifest)
     found = bytearray(len(header))
-    buffers = {
-        name: torch.empty(_size(digest), dtype=torch.uint8) for name, digest in manifest.tensors.items()
-    }
-    parts, leaves = _parts(memoryview(found)), [b""] * len(_parts(memoryview(header)))
+    parts = _parts(memoryview(found))
+    at, sizes = len(header), [len(part) for part in parts]
+    items, buffers = _items(parts, [b""] * len(parts)), {}
     for name, digest in sorted(manifest.tensors.items()):
-        parts += _parts(buffers[name].numpy().data)
-        leaves += digest.chunks
+        if name in cuts:
+            first, last = _chunks(digest, cuts[name])
+            size = min(last * CHUNK, _size(digest)) - first * CHUNK
+            buffers[name] = torch.empty(size, dtype=torch.uint8)
+            into, leaves = _parts(buffers[name].numpy().data), digest.chunks[first:last]
+            items += _items(into, leaves, len(sizes) + first, at + first * CHUNK)
+        sizes += [min(CHUNK, _size(digest) - start) for start in range(0, _size(digest), CHUNK)]
+        at += _size(digest)
     with _open(path := _place(directory, TENSORS, key)) as descriptor:
-        _take(descriptor, parts, leaves, key, root, TENSORS)
+        _take(descriptor, sizes, items, key, root, TENSORS)
     if found != header:
         raise _changed(path)
-    return {
-        name: buffers[name].view(DTYPES[digest.dtype]).view(digest.shape)
-        for name, digest in manifest.tensors.items()
-    }
+    return {name: _kept(manifest.tensors[name], cuts[name], buffer) for name, buffer in buffers.items()}
+
+
+def _chunks(digest: TensorDigest, cut: Cut | None) -> tuple[int, int]:
+    """The first chunk that a part of a tensor needs, and the one behind its last."""
+    if cut is None:
+        return 0, len(digest.chunks)
+    row = _size(digest) // digest.shape[0]
+    return cut.start * row // CHUNK, -(-cut.stop * row // CHUNK)
+
+
+def _kept(digest: TensorDigest, cut: Cut | None, buffer: Tensor) -> Tensor:
+    """The wanted part out of the chunks that were read for it, in memory of its own unless it is all."""
+    if cut is None:
+        return buffer.view(DTYPES[digest.dtype]).view(digest.shape)
+    row, (first, _) = _size(digest) // digest.shape[0], _chunks(digest, cut)
+    rows = buffer[cut.start * row - first * CHUNK : cut.stop * row - first * CHUNK].clone()
+    return rows.view(DTYPES[digest.dtype]).view(-1, *digest.shape[1:])
+
+
+def _items(parts: list[memoryview], leaves: Sequence[bytes], index: int = 0, before: int = 0) -> list[Item]:
+    starts = accumulate((len(part) for part in parts), initial=before)
+    return list(zip(count(index), starts, parts, leaves, strict=False))
 
 
 def _take(
-    descriptor: int,
-    parts: list[memoryview],
-    leaves: Sequence[bytes],
-    key: AESGCM | None,
-    root: str,
-    name: str,
+    descriptor: int, sizes: list[int], items: list[Item], key: AESGCM | None, root: str, name: str
 ) -> None:
-    """Fills `parts` on several threads (reading, AES and SHA-256 let go of the interpreter).
+    """Fills the `items` of a file of such parts on several threads (reading, AES and SHA-256 let go of the
+    interpreter).
 
-    Torn when the file has another length than they take, or a part another hash than its leaf, if it has one.
+    Torn when the file has another length than its parts take, or a part another hash than its leaf, if it
+    has one.
     """
-    sizes = [len(part) for part in parts]
     source = Source(descriptor, sizes, key, root, name)
     if not source.fits():
         raise Torn
-    todo = iter(list(zip(range(len(parts)), accumulate(sizes, initial=0), parts, strict=False)))
+    leaves = {index: leaf for index, _, _, leaf in items}
+    todo = iter([(index, before, part) for index, before, part, _ in items])
 
     def work() -> None:
         for index, part in source.read(todo):  # the threads share `todo`: each takes the next one
-            if index < len(leaves) and leaves[index] and leaf_hash(part) != leaves[index]:
+            if leaves[index] and leaf_hash(part) != leaves[index]:
                 raise Torn
 
-    if len(parts) == 1:
+    if len(items) == 1:
         work()
         return
     with ThreadPoolExecutor(THREADS) as pool:
         for done in [pool.submit(work) for _ in range(THREADS)]:
             done.result()
+
+
+def _on_meta(digest: TensorDigest) -> Tensor:
+    return torch.empty(digest.shape, dtype=DTYPES[digest.dtype], device="meta")
 
 
 def _parse_manifest(data: bytes) -> Manifest | None:
