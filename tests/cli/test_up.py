@@ -220,6 +220,32 @@ def test_ctrl_c_ends_it_cleanly(built, here):
         urllib.request.urlopen(found[1] + "/healthz", timeout=5)
 
 
+def children(pid: int) -> set[int]:
+    """Processes that `pid` has started and not yet collected."""
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+    return {int(s.split()[0]) for s in stats if int(s.rpartition(")")[2].split()[1]) == pid}
+
+
+@pytest.mark.slow
+def test_three_ranks_answer_and_end_with_ctrl_c(built, here):
+    done = here("up", "--once", "--ranks", "2")
+    assert done.returncode == 1
+    assert "--ranks is 2, which does not divide the 9 heads." in done.stderr
+    assert "Change it to one of 1, 3." in done.stderr
+    with running(built, "--ranks", "3") as (process, printed):
+        found = READY.search(printed)
+        assert found
+        ranks = children(process.pid)
+        assert len(ranks) == 2
+        answer = here(
+            "chat", "--temperature", "0", "--max-tokens", "16", stdin="What is the capital of France?\n"
+        )
+        assert "Paris" in answer.stdout
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
 def test_a_killed_one_is_ignored(built, here):
     with running(built) as (process, _):
         os.kill(process.pid, signal.SIGKILL)
