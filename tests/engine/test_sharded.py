@@ -99,6 +99,20 @@ def running(pid: int) -> bool:
         return False
 
 
+def listening(pid: int) -> list[tuple[str, int]]:
+    """Addresses and ports at which a process takes TCP connections."""
+    own = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    found = []
+    for family, file in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        for line in Path(f"/proc/{pid}/net/{file}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                address, port = fields[1].split(":")
+                raw = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
+                found.append((socket.inet_ntop(family, raw), int(port, 16)))
+    return found
+
+
 def same_as_one_process(home: TinyHome, ranks: int) -> None:
     with home.engine() as engine:
         alone = answers(engine, home, together=False)
@@ -262,6 +276,19 @@ def test_numbers_of_ranks_that_cannot_be(config: ModelConfig, ranks: int, said: 
 def test_no_process_is_started_for_a_number_that_cannot_be(home: TinyHome) -> None:
     with home.engine(ranks=3) as engine, pytest.raises(CannotSplit):
         engine.loaded(home.permit())
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs /proc")
+def test_ranks_listen_on_loopback_and_only_to_each_other(home: TinyHome) -> None:
+    """gloo's sockets stay open, but once all ranks have met nobody gets through to them."""
+    with home.engine(ranks=2) as engine:
+        whole, _ = finished(engine.submit(home.permit(), request(20)))
+        places = [place for pid in (os.getpid(), processes(engine)[0].pid) for place in listening(pid)]
+        assert len(places) == 2 and {address for address, _ in places} == {"127.0.0.1"}
+        for place in places:
+            with pytest.raises(TimeoutError):
+                socket.create_connection(place, timeout=0.2)
+        assert finished(engine.submit(home.permit(), request(20)))[0] == whole
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs /proc")

@@ -1,5 +1,6 @@
 """`mythos receipt get|verify|replay` and `mythos why`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def replay(file: Path, request: Path, answer: Path | None, family: str | None) -
     value = opening["value"]
     if value["sampling"]["temperature"] and value["sampling"]["seed"] == "None":
         note("note: it was sampled without a seed; another answer says nothing")
-    draft = _again(family or receipt.family, value["surface"], _bytes(request))
+    draft = _again(family or receipt.family, value["surface"], _bytes(request), receipt.backend)
     differs = differences(draft, receipt, opening)
     if answer is not None:
         kept = _bytes(answer)
@@ -91,11 +92,17 @@ def replay(file: Path, request: Path, answer: Path | None, family: str | None) -
     return Exit.FAILED if differs else Exit.OK
 
 
-def _again(family_name: str, surface: str, body: bytes) -> "Draft":
-    """The request answered by an engine started for it, as the operator."""
+def _again(family_name: str, surface: str, body: bytes, backend: str) -> "Draft":
+    """The request answered by an engine started for it, as the operator, on the backend that answered then.
+
+    The plain one in one process has the bits of the plain one over ranks.
+    """
     import asyncio
 
+    from mythos.engine.choose import VARIABLE
     from mythos.serve.repeat import repeat
+
+    os.environ[VARIABLE] = "native" if backend.startswith("native") else "eager"
 
     records = local.open_records()
     family = load_family(family_name)

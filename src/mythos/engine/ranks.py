@@ -7,6 +7,7 @@ outlives rank 0, however that ends.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ PASS_SECONDS = 120.0  # for the ranks to meet in a sum
 END_SECONDS = 5.0
 LOST = 75  # a rank's exit code when another one has gone
 _HEAD = struct.Struct("<I")
+_SO_ATTACH_FILTER, _BPF_RETURN = 26, 6  # asm-generic/socket.h, linux/bpf_common.h
 
 
 class RankLost(MythosError):
@@ -85,10 +87,15 @@ class Ranks:
             gone = next(((rank, code) for rank, code in ended if code not in (None, LOST)), None)
             time.sleep(0.01)
         self.close()
-        if gone is None:
-            said = f"{type(error).__name__}: {error!s:.80}"
+        if gone is None and "imed out" in str(error):
             return RankLost(
-                f"A pass over {self.count} ranks failed ({said}).", "Ask again: they are started again."
+                f"One of {self.count} ranks gave no answer within {PASS_SECONDS:g} s.",
+                "Ask again: the ranks are started again.",
+            )
+        if gone is None:  # the error's own words may hold what callers wrote
+            return RankLost(
+                f"A pass over {self.count} ranks failed ({type(error).__name__}).",
+                "Ask again: the ranks are started again.",
             )
         return RankLost(_ended(gone[0], self.count, gone[1]), "Ask again: the ranks are started again.")
 
@@ -158,11 +165,15 @@ def joined(place: Path, rank: int, count: int) -> Exchange:
     """This process's place among `count` that meet by a file in the directory `place`. RuntimeError when they
     do not within PASS_SECONDS.
     """
+    before = _listening()
     options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue]
     options._timeout = timedelta(seconds=PASS_SECONDS)
     options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
     store = dist.FileStore(str(place / "store"), count)
-    return Exchange(dist.ProcessGroupGloo(store, rank, count, options), rank, count)
+    exchange = Exchange(dist.ProcessGroupGloo(store, rank, count, options), rank, count)
+    for listener in _listening() - before:
+        _close_to_all(listener)
+    return exchange
 
 
 def strangers(user: int) -> int:
@@ -170,18 +181,44 @@ def strangers(user: int) -> int:
 
     gloo takes whoever connects first for a rank. Read from /proc (proc_pid_net(5)); 0 where there is none.
     """
-    try:
-        own = {os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if _is_link(entry.path)}
-        rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    except FileNotFoundError:
-        return 0
-    connected = [row for row in rows if row[3] == "01"]
-    owner = {(row[1], row[2]): int(row[7]) for row in connected}
-    return sum(owner.get((row[2], row[1])) != user for row in connected if f"socket:[{row[9]}]" in own)
+    rows = [fields for fields in _connections() if fields[3] == "01"]
+    owner = {(fields[1], fields[2]): int(fields[7]) for fields in rows}
+    own = _own_sockets()
+    return sum(owner.get((f[2], f[1])) != user for f in rows if f"socket:[{f[9]}]" in own)
 
 
-def _is_link(path: str) -> bool:
-    return os.path.islink(path)  # the descriptor that lists the directory is gone again
+def _close_to_all(descriptor: int) -> None:
+    """From now on nobody can connect to this listening socket.
+
+    gloo keeps its own open though all ranks are there, and a stranger's connection makes it wait for more.
+    So a filter drops whatever comes to it (socket(7), SO_ATTACH_FILTER; Linux).
+    """
+    program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))  # of each packet 0 bytes
+    filters = struct.pack("HP", 1, ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
+
+
+def _listening() -> set[int]:
+    """Descriptors of this process's listening TCP sockets; none where there is no /proc."""
+    own = _own_sockets()
+    places = [f"socket:[{fields[9]}]" for fields in _connections() if fields[3] == "0A"]
+    return {own[place] for place in places if place in own}
+
+
+def _connections() -> list[list[str]]:
+    with contextlib.suppress(FileNotFoundError):
+        return [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return []
+
+
+def _own_sockets() -> dict[str, int]:
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found[os.readlink(f"/proc/self/fd/{name}")] = int(name)
+    return found
 
 
 def send(control: socket.socket, message: dict[str, Any]) -> None:
