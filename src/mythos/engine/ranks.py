@@ -190,8 +190,8 @@ def strangers(user: int) -> int:
 def _close_to_all(descriptor: int) -> None:
     """From now on nobody can connect to this listening socket.
 
-    gloo keeps its own open though all ranks are there, and a stranger's connection makes it wait for more.
-    So a filter drops whatever comes to it (socket(7), SO_ATTACH_FILTER; Linux).
+    gloo keeps its own open though all ranks are there. A filter drops whatever comes to it from then on
+    (socket(7), SO_ATTACH_FILTER; Linux).
     """
     program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))  # of each packet 0 bytes
     filters = struct.pack("HP", 1, ctypes.addressof(program))
