@@ -279,7 +279,7 @@ class Engine:
         except Exception as error:
             # A failed step leaves no sequence of this tier in a known state: end them all, keep serving.
             said = str(error) if isinstance(error, RankLost) else f"internal: {type(error).__name__}"
-            # A rank may be gone, of this tier or of one that drafts for it: the next request loads that again.
+            # A rank may be gone, of this tier or of one that drafts for it: the next request loads it again.
             gone = [other for other in self._runners.values() if not _whole(other)]
             for other in {id(one): one for one in [runner, *gone]}.values():
                 for seq in other.sequences():
