@@ -33,7 +33,7 @@ help:
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff format and sort the code"
 	@echo "make bench         measure speed on this machine, beside other engines"
-	@echo "make bench-peers   install the other engines into .cache/peers"
+	@echo "make bench-peers   install the other engines, and compile llama.cpp, into .cache"
 	@echo "make lock          resolve requirements.lock and requirements-dev.lock anew"
 	@echo "make clean         remove .venv, caches and built packages (never your models or keys)"
 
@@ -72,10 +72,12 @@ format: setup-dev
 # Without the other engines `mythos bench` says so and measures ours alone.
 bench: setup-run
 	@$(IN) $(BIN)/python bench/install_peers.py || true
+	@$(IN) $(BIN)/python bench/build_llamacpp.py || true
 	@$(IN) $(BIN)/mythos bench $(ARGS)
 
 bench-peers: setup-run
 	@$(IN) $(BIN)/python bench/install_peers.py
+	@$(IN) $(BIN)/python bench/build_llamacpp.py
 
 bench-lock: setup-dev
 	@$(IN) $(BIN)/uv pip compile bench/peers.in --no-deps --universal --generate-hashes --no-annotate \

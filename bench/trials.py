@@ -1,6 +1,6 @@
 """Is there a better setting for one of the other engines? Its variants take turns with what its worker sets.
 
-    python bench/trials.py openvino | xllamacpp  [ROUNDS]
+    python bench/trials.py openvino | llamacpp-q4_0 | llamacpp-q8_0 | xllamacpp  [ROUNDS]
 
 Prints how many times as fast the worker's own setting was as each variant: below 1, the variant is faster and
 the worker should be changed. To be run on a quiet machine, like `mythos bench`.
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mythos.cli import bench_machine as machine
-from mythos.cli.bench import CHECKOUT, peer_packages, prepare, weight_bytes, worker
+from mythos.cli.bench import prepare
+from mythos.cli.bench_gguf import weight_bytes
 from mythos.cli.bench_measure import Case
+from mythos.cli.bench_peers import PEERS, STAND_IN, command, in_form, peer_packages, worker
 from mythos.cli.bench_rounds import Arm, Bench, Step, noise, results
 
 SET = "as set"
@@ -29,6 +31,16 @@ VARIANTS = {
         "groups of 64": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"},
         "activations as they are": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
     },
+    "llamacpp": {
+        "micro-batch 128": {"n_ubatch": 128},
+        "micro-batch 256": {"n_ubatch": 256},
+        "micro-batch 2048": {"n_ubatch": 2048},
+        "one cache for all": {"kv_unified": True},
+        "threads that do not poll": {"poll": 0},
+        "threads that poll longer": {"poll": 100},
+        "no repacking": {"use_extra_bufts": False},
+        "no flash attention": {"flash_attn_type": 0},
+    },
     "xllamacpp": {
         "micro-batch 128": {"n_ubatch": 128},
         "micro-batch 2048": {"n_ubatch": 2048},
@@ -42,18 +54,19 @@ VARIANTS = {
 
 def main() -> None:
     name, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 6
-    packages = peer_packages(CHECKOUT)
+    peer = next(peer for peer in (*PEERS, STAND_IN) if peer.name == name)
+    packages = peer_packages(peer)
     if not isinstance(packages, Path):
         sys.exit(f"error: {name}: {packages}")
     _, tier, file = prepare("pocket", None)
     model = {"file": str(file), "file_weight_bytes": weight_bytes(file), "threads": machine.cores()}
-    script = [str(CHECKOUT / "bench" / f"{name}_worker.py")]
+    model = in_form(peer, model)
     steps: list[Step] = []
     with ExitStack() as stack:
         gauge = stack.enter_context(worker("gauge", ["-m", "mythos.cli.bench_machine"], machine.cores()))
         arms = []
-        for variant, settings in {SET: {}, **VARIANTS[name]}.items():
-            process = stack.enter_context(worker(variant, script, machine.cores(), packages))
+        for variant, settings in {SET: {}, **VARIANTS[peer.engine]}.items():
+            process = stack.enter_context(worker(variant, command(peer), machine.cores(), packages))
             arms.append(Arm(variant, process, process.ask("load", **model, settings=settings)))
         bench = Bench(arms, gauge, tier.config.vocab, tier.name)
         for case in CASES:

@@ -5,6 +5,9 @@ import statistics
 import pytest
 
 from mythos.cli.bench_measure import (
+    CHAT,
+    MESSAGES,
+    Api,
     Case,
     Metric,
     cases,
@@ -108,17 +111,25 @@ event: message_stop
 data: {}
 
 """
+CHAT_ANSWER = b"""data: {"choices": [{"delta": {"content": "a"}}], "usage": null}
+
+data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 128}}
+
+data: [DONE]
+
+"""
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
+@pytest.mark.parametrize(("api", "answer"), [(MESSAGES, ANSWER), (CHAT, CHAT_ANSWER)])
 @pytest.mark.parametrize("size", [7, 40, 1000])
-def test_the_servers_count_is_read_however_it_is_cut(size: int) -> None:
-    body = chunked(ANSWER, size)
-    assert output_tokens(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body) == 128
+def test_the_servers_count_is_read_however_it_is_cut(size: int, api: Api, answer: bytes) -> None:
+    body = chunked(answer, size)
+    assert output_tokens(api, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body) == 128
 
 
 def test_a_plain_body_is_read_too() -> None:
-    assert output_tokens(HEAD + b"\r\n" + ANSWER) == 128
+    assert output_tokens(MESSAGES, HEAD + b"\r\n" + ANSWER) == 128
 
 
 @pytest.mark.parametrize(
@@ -132,4 +143,10 @@ def test_a_plain_body_is_read_too() -> None:
 )
 def test_an_answer_that_did_not_end_well_is_refused(response: bytes) -> None:
     with pytest.raises(WorkerError, match="the server answered"):
-        output_tokens(response)
+        output_tokens(MESSAGES, response)
+
+
+def test_a_chat_answer_without_its_end_is_refused() -> None:
+    cut = CHAT_ANSWER.partition(b"data: [DONE]")[0]
+    with pytest.raises(WorkerError, match="the server answered"):
+        output_tokens(CHAT, HEAD + b"\r\n" + cut)

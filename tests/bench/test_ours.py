@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mythos.cli.bench import worker
-from mythos.cli.bench_measure import Case, measure
+from mythos.cli.bench_measure import CHAT, MESSAGES, Api, Case, measure
+from mythos.cli.bench_peers import worker
 from mythos.cli.bench_protocol import WorkerError
 from mythos.cli.bench_rounds import Arm, by_engine, by_server
 from tests.tiny import CONFIG, tiny_home
@@ -54,22 +54,24 @@ def test_every_case_runs_on_it(ours: Arm) -> None:
         assert all(value > 0 for value in figures.values())
 
 
-def test_the_server_gives_the_engines_answers(ours: Arm) -> None:
+@pytest.mark.parametrize("api", [MESSAGES, CHAT], ids=lambda api: api.path)
+def test_the_server_gives_the_engines_answers(ours: Arm, api: Api) -> None:
     lengths: list[list[int]] = []
     texts = ["a", "bb", "ccc"]
     assert by_engine(ours, texts, 16, lengths) > 0
-    assert by_server(ours, "small", texts, 16, lengths) > 0
+    assert by_server(api, ours, "small", texts, 16, lengths) > 0
     assert lengths[0] and all(1 <= n <= 16 for n in lengths[0])
     with pytest.raises(WorkerError, match="other lengths"):
-        by_server(ours, "small", texts, 16, [[99, 99, 99]])
+        by_server(api, ours, "small", texts, 16, [[99, 99, 99]])
 
 
-def test_a_server_that_refuses_is_an_error(ours: Arm) -> None:
+@pytest.mark.parametrize("api", [MESSAGES, CHAT], ids=lambda api: api.path)
+def test_a_server_that_refuses_is_an_error(ours: Arm, api: Api) -> None:
     with pytest.raises(WorkerError, match="HTTP/1.1 404"):
-        by_server(ours, "nothing", ["a"], 4, [[4]])
+        by_server(api, ours, "nothing", ["a"], 4, [[4]])
     elsewhere = Arm("mythos", ours.worker, {**ours.about, "base_url": "http://127.0.0.1:9"})
     with pytest.raises(WorkerError, match="could not be reached"):
-        by_server(elsewhere, "small", ["a"], 4, [[4]])
+        by_server(api, elsewhere, "small", ["a"], 4, [[4]])
 
 
 def test_no_user_variable_about_threads_reaches_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Rounds over several arms, the record they make, and what a person is shown of it."""
 
-import hashlib
 import io
 import json
 from contextlib import ExitStack
@@ -13,8 +12,9 @@ from rich.console import Console
 
 from mythos.cli import bench_machine as machine
 from mythos.cli import bench_rounds
-from mythos.cli.bench import CHECKOUT, PEERS, choose, peer_arms, peer_packages, quiet_or_refuse, worker
+from mythos.cli.bench import choose, quiet_or_refuse
 from mythos.cli.bench_measure import Case, cases
+from mythos.cli.bench_peers import worker
 from mythos.cli.bench_report import report
 from mythos.cli.bench_rounds import OURS, Arm, Bench, Step, all_results, noise
 from mythos.cli.output import CommandError, Exit
@@ -52,7 +52,7 @@ def record(arms: list[Arm], steps: list[Step]) -> dict:
         "rounds": 2,
         "arms": [{"name": a.name, "failed": a.failed, "peak_bytes": None, **a.about} for a in arms],
         "skipped": {"another": "not installed; make bench-peers"},
-        "metrics": all_results(CASES, steps),
+        "metrics": all_results(CASES, steps, {a.name: a.about["weight_bytes"] for a in arms}),
         "noise": noise(steps),
         "steps": [asdict(step) for step in steps],
     }
@@ -84,7 +84,7 @@ def test_the_record_is_json_with_a_fixed_outline() -> None:
         whole["arms"][0]
     )
     metric = whole["metrics"][0]
-    assert set(metric) == {"name", "title", "unit", "more", "arms", "ratios"}
+    assert set(metric) == {"name", "title", "unit", "more", "arms", "ratios", "best_peer"}
     assert set(metric["arms"][OURS]) == set(metric["ratios"]["other1"]) == {"median", "min", "max", "values"}
     assert set(whole["steps"][0]) == {
         "case", "round", "arm", "figures", "seconds", "gflops", "gbps", "use",
@@ -97,6 +97,63 @@ def test_an_arm_that_dies_leaves_and_the_others_go_on() -> None:
     assert arms[0].failed is arms[2].failed is None
     assert {s.arm for s in steps if s.case == "decode-2" and s.round} == {OURS, "other2"}
     assert "left the run: toy-dies died" in shown(record(arms, steps))
+
+
+ONE = [Case("decode", 1, 16), Case("prefix", 1)]
+WEIGHTS = {OURS: 135, "light": 90, "heavy": 143, "heavier": 269}
+
+
+def taken(case: str, arm: str, turn: int, gbps: float = 20.0, **figures: float) -> Step:
+    named = {name.replace("_", "-"): value for name, value in figures.items()}
+    return Step(case, turn, arm, named, 1.0, 100.0, gbps, None)
+
+
+def test_the_best_peer_is_chosen_for_each_figure_and_among_those_as_heavy() -> None:
+    steps = [taken("decode-1", arm, 0, decode_1=999) for arm in WEIGHTS]  # the warm-up, which does not count
+    for turn in (1, 2, 3):
+        for arm, speed in zip(WEIGHTS, (100, 130, 90, 80), strict=True):
+            steps.append(taken("decode-1", arm, turn, decode_1=speed))
+        for arm, ms in zip(WEIGHTS, (50, 60, 70, 40), strict=True):
+            steps.append(taken("prefix", arm, turn, prefix_cold=1000 + ms, prefix_warm=ms))
+    decode, cold, warm = all_results(ONE, steps, WEIGHTS)
+    assert decode["best_peer"] == "light"
+    assert decode["best_peer_as_heavy"] == "heavy"
+    assert decode["ratios"]["heavy"]["median"] == pytest.approx(100 / 90)
+    assert cold["best_peer"] == warm["best_peer"] == "heavier"  # fewer milliseconds are better
+    assert "best_peer_as_heavy" not in warm
+
+
+def test_there_may_be_no_best_peer() -> None:
+    steps = [taken("decode-1", arm, 1, decode_1=100) for arm in (OURS, "light")]
+    (decode,) = all_results(ONE[:1], steps, WEIGHTS)
+    assert (decode["best_peer"], decode["best_peer_as_heavy"]) == ("light", None)
+    (alone,) = all_results(ONE[:1], steps[:1], WEIGHTS)
+    assert (alone["best_peer"], alone["best_peer_as_heavy"]) == (None, None)
+
+
+def test_the_share_of_memorys_speed_is_taken_round_by_round() -> None:
+    weights = {OURS: 100_000_000}
+    steps = [
+        taken("decode-1", OURS, turn, gbps, decode_1=speed)
+        for turn, gbps, speed in [(0, 1, 1), (1, 20, 100), (2, 10, 100), (3, 40, 100)]
+    ]
+    (decode,) = all_results(ONE[:1], steps, weights)
+    assert decode["bandwidth_share"][OURS]["values"] == pytest.approx([0.5, 1.0, 0.25])
+
+
+def test_the_report_says_what_the_best_peer_is() -> None:
+    arms, _ = measured("well", "slow")
+    arms = [Arm(name, arms[0].worker, {**arms[0].about, "weight_bytes": n}) for name, n in WEIGHTS.items()]
+    steps = []
+    for arm, speed in zip(WEIGHTS, (100, 125, 80, 50), strict=True):
+        steps.append(taken("decode-1", arm, 1, decode_1=speed))
+        steps.append(taken("prefix", arm, 1, prefix_cold=1000, prefix_warm=speed))
+    whole = record(arms, steps) | {"metrics": all_results(ONE, steps, WEIGHTS)}
+    text = shown(whole)
+    assert "1.25 (1.25 - 1.25) times as fast as heavy, the best of those that read as many bytes" in text
+    assert "warm as a share of cold: mythos 10%, light 12%, heavy 8%, heavier 5%" in text
+    best = [line for line in text.splitlines() if line.startswith("│ decode, 1 stream ")]
+    assert best and best[0].count("0.80 (0.80 - 0.80)") == 2  # as light, which is the best
 
 
 def test_ours_may_die_too() -> None:
@@ -151,38 +208,6 @@ def test_others_at_work_are_refused_unless_wanted(capsys: pytest.CaptureFixture[
     assert caught.value.code == Exit.REFUSED
     quiet_or_refuse(0.4, True)
     assert "prove nothing" in capsys.readouterr().err
-
-
-def checkout(path: Path, stamp: str | None) -> Path:
-    (path / "bench").mkdir()
-    for name in ("peers.lock", *(f"{peer}_worker.py" for peer in PEERS)):
-        (path / "bench" / name).write_bytes((CHECKOUT / "bench" / name).read_bytes())
-    (path / ".cache" / "peers").mkdir(parents=True)
-    if stamp is not None:
-        (path / ".cache" / "peers" / "installed").write_text(stamp)
-    return path
-
-
-def test_where_the_peers_are_or_why_not(tmp_path: Path) -> None:
-    assert "source checkout" in str(peer_packages(tmp_path))
-    place = checkout(tmp_path, None)
-    assert peer_packages(place) == "not installed; make bench-peers"
-    stamp = place / ".cache" / "peers" / "installed"
-    stamp.write_text("0" * 64)
-    assert "older bench/peers.lock" in str(peer_packages(place))
-    stamp.write_text(hashlib.sha256((place / "bench" / "peers.lock").read_bytes()).hexdigest() + "\n")
-    assert peer_packages(place) == place / ".cache" / "peers"
-
-
-def test_peers_that_are_not_there_are_left_out_with_a_reason(tmp_path: Path) -> None:
-    lock = (CHECKOUT / "bench" / "peers.lock").read_bytes()
-    model = {"file": "none.gguf", "threads": 1, "file_weight_bytes": 1}
-    skipped: dict[str, str] = {}
-    with ExitStack() as stack:
-        place = checkout(tmp_path, hashlib.sha256(lock).hexdigest())
-        assert peer_arms(stack, 1, model, skipped, place) == []
-    assert list(skipped) == list(PEERS)
-    assert all("no module" in reason and "make bench-peers" in reason for reason in skipped.values())
 
 
 def test_only_what_exists_can_be_chosen() -> None:

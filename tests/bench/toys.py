@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mythos.cli.bench import worker
+from mythos.cli.bench_peers import worker
 from mythos.cli.bench_protocol import Worker
 
 SCRIPT = str(Path(__file__).with_name("toy_worker.py"))

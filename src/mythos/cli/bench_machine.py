@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,14 +24,7 @@ def cores() -> int:
 
 def describe() -> dict[str, Any]:
     """Processor, its instruction sets that matter here, caches, memory, system, versions."""
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    has = set(fields.get("flags", "").split())
+    fields, has = _processor(), instructions()
     return {
         "processor": fields.get("model name") or platform.processor() or platform.machine(),
         "instructions": {flag: flag in has for flag in FLAGS} if has else {},
@@ -42,6 +36,24 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def instructions() -> set[str]:
+    """Names of the processor's instruction sets, as Linux calls them; none where it does not say."""
+    fields = _processor()
+    return set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def _processor() -> dict[str, str]:
+    """The first processor's fields in /proc/cpuinfo (proc(5))."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    return fields
 
 
 def _cache(level: int) -> str | None:
@@ -114,23 +126,35 @@ def use_between(before: Sample | None, after: Sample | None, working: Iterable[i
 def calibrate() -> dict[str, float]:
     """How fast the machine is right now: a matrix product (GFLOP/s), and reading memory (GB/s).
 
-    The product is 1024 x 1024 x 1024 in float32; what is read are 128 MB, more than most level-3 caches hold.
-    Each is done three times; the best counts, and takes some ten milliseconds.
+    The product is 1024 x 1024 x 1024 in float32. Memory is read by as many threads as each engine has, each
+    looking for the greatest number in its part. Both are done three times; the best counts, and takes some
+    ten milliseconds.
     """
-    small, large, vector = _operands()
+    small, parts, pool = _operands()
     product = min(_seconds(lambda: small @ small) for _ in range(3))
-    read = min(_seconds(lambda: large @ vector) for _ in range(3))
-    return {"gflops": 2 * 1024**3 / product / 1e9, "gbps": large.nbytes / read / 1e9}
+    read = min(_seconds(lambda: list(pool.map(_greatest, parts))) for _ in range(3))
+    return {"gflops": 2 * 1024**3 / product / 1e9, "gbps": sum(part.nbytes for part in parts) / read / 1e9}
+
+
+def _greatest(part: Any) -> Any:
+    return part.max()  # of the reductions tried, none read faster
 
 
 @cache
-def _operands() -> tuple[Any, Any, Any]:
+def _operands() -> tuple[Any, list[Any], ThreadPoolExecutor]:
     import numpy as np
 
-    draw = np.random.default_rng(0)
-    shapes = (1024, 1024), (4096, 8192), (8192,)
-    small, large, vector = (draw.random(shape, np.float32) for shape in shapes)
-    return small, large, vector
+    threads = int(os.environ.get("OMP_NUM_THREADS", cores()))  # what the product has
+    small = np.random.default_rng(0).random((1024, 1024), np.float32)
+    large = np.ones(read_bytes(_cache(3)) // 4, np.float32)
+    return small, np.array_split(large, threads), ThreadPoolExecutor(threads)
+
+
+def read_bytes(level3: str | None) -> int:
+    """How much is read: eight times the level-3 cache ("32768K"), but 256 MB at least and 1 GB at most."""
+    unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    cache = int(level3[:-1]) * unit[level3[-1]] if level3 and level3[-1] in unit else 0
+    return min(max(8 * cache, 256 << 20), 1 << 30)
 
 
 def _seconds(work: Any) -> float:

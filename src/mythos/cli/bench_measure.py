@@ -163,28 +163,55 @@ def faster(metric: Metric, ours: Mapping[int, float], other: Mapping[int, float]
     return [ours[r] / other[r] if metric.more else other[r] / ours[r] for r in rounds]
 
 
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A form of streamed request to our server. `count` finds the tokens in an answer, which has `end`."""
+
+    path: str
+    headers: str
+    body: Mapping[str, Any]
+    count: bytes
+    end: bytes
+
+
+MESSAGES = Api(
+    "/v1/messages",
+    "x-api-key: {key}\r\nanthropic-version: 2023-06-01\r\n",
+    {},
+    rb'"output_tokens":\s*(\d+)',
+    b"event: message_stop",
+)
+CHAT = Api(
+    "/v1/chat/completions",
+    "authorization: Bearer {key}\r\n",
+    {"stream_options": {"include_usage": True}},
+    rb'"completion_tokens":\s*(\d+)',
+    b"data: [DONE]",
+)
+
+
 def ask_server(
-    base_url: str, key: str, tier: str, texts: Sequence[str], tokens: int
+    api: Api, base_url: str, key: str, tier: str, texts: Sequence[str], tokens: int
 ) -> tuple[float, list[int]]:
     """Ask all `texts` at once over HTTP, streamed. Seconds until the last answer ended, and tokens of each.
 
     The client does as little as it can (one thread, no parsing before the end): it shares the processor with
     the server, as a client on the same machine always does.
     """
-    return asyncio.run(_ask_all(base_url, key, tier, texts, tokens))
+    return asyncio.run(_ask_all(api, base_url, key, tier, texts, tokens))
 
 
 async def _ask_all(
-    base_url: str, key: str, tier: str, texts: Sequence[str], tokens: int
+    api: Api, base_url: str, key: str, tier: str, texts: Sequence[str], tokens: int
 ) -> tuple[float, list[int]]:
     clock = asyncio.get_running_loop().time
     began = clock()
-    answers = await asyncio.gather(*(_ask(base_url, key, tier, text, tokens) for text in texts))
-    return clock() - began, [output_tokens(answer) for answer in answers]
+    answers = await asyncio.gather(*(_ask(api, base_url, key, tier, text, tokens) for text in texts))
+    return clock() - began, [output_tokens(api, answer) for answer in answers]
 
 
-async def _ask(base_url: str, key: str, tier: str, text: str, tokens: int) -> bytes:
-    """The whole response, head included, of one streamed Messages request on a connection of its own."""
+async def _ask(api: Api, base_url: str, key: str, tier: str, text: str, tokens: int) -> bytes:
+    """The whole response, head included, of one streamed request on a connection of its own."""
     address = urlsplit(base_url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     body = json.dumps(
@@ -194,11 +221,12 @@ async def _ask(base_url: str, key: str, tier: str, text: str, tokens: int) -> by
             "temperature": 0,
             "stream": True,
             "messages": [{"role": "user", "content": text}],
+            **api.body,
         }
     ).encode()
     head = (
-        f"POST /v1/messages HTTP/1.1\r\nhost: {address.netloc}\r\nx-api-key: {key}\r\n"
-        "anthropic-version: 2023-06-01\r\ncontent-type: application/json\r\n"
+        f"POST {api.path} HTTP/1.1\r\nhost: {address.netloc}\r\n{api.headers.format(key=key)}"
+        "content-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     try:
@@ -208,13 +236,13 @@ async def _ask(base_url: str, key: str, tier: str, text: str, tokens: int) -> by
         writer.close()
 
 
-def output_tokens(response: bytes) -> int:
+def output_tokens(api: Api, response: bytes) -> int:
     """The tokens of a streamed answer, by the server's last count. WorkerError when it did not end well."""
     head, _, rest = response.partition(b"\r\n\r\n")
     status = head.partition(b"\r\n")[0].decode(errors="replace")
     body = _joined(rest) if b"transfer-encoding: chunked" in head.lower() else rest
-    counts = re.findall(rb'"output_tokens":\s*(\d+)', body)
-    if " 200 " not in f"{status} " or b"event: message_stop" not in body or not counts:
+    counts = re.findall(api.count, body)
+    if " 200 " not in f"{status} " or api.end not in body or not counts:
         raise WorkerError(f"the server answered {status}: {body[-300:].decode(errors='replace')}")
     return int(counts[-1])
 

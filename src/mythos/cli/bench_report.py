@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from mythos.cli.bench_rounds import ENGINE, ONE_STREAM, SERVERS
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -19,9 +21,11 @@ def report(record: Record) -> list["RenderableType"]:
     server = [metric for metric in record["metrics"] if metric["name"].startswith("server")]
     if speed:
         parts.append(_speeds(record, speed))
+        if len(record["arms"]) > 1:
+            parts.append(_ratios(record, speed))
     if server:
         parts.append(_overheads(server))
-    return [*parts, "\n".join([*_arms(record), *_noise(record)])]
+    return [*parts, "\n".join([*_conclusions(speed), *_arms(record), *_noise(record)])]
 
 
 def _machine(record: Record) -> list[str]:
@@ -42,17 +46,27 @@ def _machine(record: Record) -> list[str]:
 
 
 def _speeds(record: Record, metrics: list[Record]) -> Table:
-    names = [arm["name"] for arm in record["arms"]]
     table = Table(title="median (lowest - highest)", title_justify="left")
     table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    for name in names[1:]:
-        table.add_column(f"times as fast\nas {name}", justify="right")
+    for arm in record["arms"]:
+        table.add_column(f"{arm['name']}\n{arm['weight_bytes'] / 1e6:.1f} MB a token", justify="right")
     for metric in metrics:
-        values = [_span(metric["arms"].get(name), metric["unit"]) for name in names]
-        ratios = [_span(metric["ratios"].get(name), "x") for name in names[1:]]
-        table.add_row(f"{metric['title']}, {metric['unit']}", *values, *ratios)
+        values = [_span(metric["arms"].get(arm["name"]), metric["unit"]) for arm in record["arms"]]
+        table.add_row(f"{metric['title']}, {metric['unit']}", *values)
+    return table
+
+
+def _ratios(record: Record, metrics: list[Record]) -> Table:
+    ours, *peers = (arm["name"] for arm in record["arms"])
+    table = Table(title=f"how many times as fast {ours} was, median (lowest - highest)", title_justify="left")
+    table.add_column("")
+    for name in peers:
+        table.add_column(f"as {name}", justify="right")
+    table.add_column("as the best", justify="right")
+    for metric in metrics:
+        best = metric["best_peer"]
+        ratios = [_span(metric["ratios"].get(name), "x") for name in (*peers, best)]
+        table.add_row(metric["title"], *ratios[:-1], ratios[-1] + (f"\n{best}" if best else ""))
     return table
 
 
@@ -61,25 +75,49 @@ def _overheads(metrics: list[Record]) -> Table:
     for title in ("", "engine", "server", "more"):
         table.add_column(title, justify="right" if title else "left")
     for metric in metrics:
-        arms, ratio, more = metric["arms"], metric["ratios"].get("server"), "-"
-        if ratio is not None:
-            median, low, high = (f"{ratio[key] - 1:+.1%}" for key in ("median", "min", "max"))
-            more = f"{median} ({low} - {high})"
-        unit = metric["unit"]
-        values = _span(arms.get("engine"), unit), _span(arms.get("server"), unit)
-        table.add_row(f"{metric['title']}, {unit}", *values, more)
+        for name, api in SERVERS.items():
+            arms, ratio, more = metric["arms"], metric["ratios"].get(name), "-"
+            if ratio is not None:
+                median, low, high = (f"{ratio[key] - 1:+.1%}" for key in ("median", "min", "max"))
+                more = f"{median} ({low} - {high})"
+            unit = metric["unit"]
+            values = _span(arms.get(ENGINE), unit), _span(arms.get(name), unit)
+            table.add_row(f"{metric['title']}, {api.path}, {unit}", *values, more)
     return table
 
 
+def _conclusions(metrics: list[Record]) -> list[str]:
+    """What takes more than one figure to say."""
+    named = {metric["name"]: metric for metric in metrics}
+    lines = []
+    if one := named.get(ONE_STREAM):
+        if heavy := one["best_peer_as_heavy"]:
+            lines.append(
+                f"{one['title']}: {_span(one['ratios'].get(heavy), 'x')} times as fast as {heavy}, "
+                "the best of those that read as many bytes or more"
+            )
+        for name, share in one["bandwidth_share"].items():
+            low, median, high = (f"{share[key]:.0%}" for key in ("min", "median", "max"))
+            lines.append(
+                f"{one['title']}: {name} reads weights at {median} ({low} - {high}) of memory's speed"
+            )
+    if (cold := named.get("prefix-cold")) and (warm := named.get("prefix-warm")):
+        shares = {
+            name: warm["arms"][name]["median"] / arm["median"]
+            for name, arm in cold["arms"].items()
+            if name in warm["arms"]
+        }
+        if shares:
+            said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            lines.append(f"first token, warm as a share of cold: {said}")
+    return lines
+
+
 def _arms(record: Record) -> list[str]:
-    one_stream = next((m["arms"] for m in record["metrics"] if m["name"] == "decode-1"), {})
     lines = []
     for arm in record["arms"]:
         versions = ", ".join(f"{name} {number}" for name, number in arm["versions"].items())
         line = f"{arm['name']} ({versions}): {arm['weight_bytes'] / 1e6:.1f} MB of weights per token"
-        if arm["name"] in one_stream:
-            read = arm["weight_bytes"] * one_stream[arm["name"]]["median"] / 1e9
-            line += f", {read:.1f} GB/s of them at 1 stream"
         if arm["peak_bytes"]:
             line += f"; peak memory {arm['peak_bytes'] / 1e6:.0f} MB"
         lines += [line, "  " + ", ".join(f"{name}: {value}" for name, value in arm["settings"].items())]

@@ -1,16 +1,30 @@
 """The rounds of `mythos bench`: every arm in turn, a look at the machine before each, the record."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from mythos.cli import bench_machine as machine
-from mythos.cli.bench_measure import Case, Metric, ask_server, faster, measure, question, summary
+from mythos.cli.bench_measure import (
+    CHAT,
+    MESSAGES,
+    Api,
+    Case,
+    Metric,
+    ask_server,
+    faster,
+    measure,
+    question,
+    summary,
+)
 from mythos.cli.bench_protocol import Worker, WorkerError
 from mythos.cli.output import note
 
-OURS, ENGINE, SERVER = "mythos", "engine", "server"
+OURS, ENGINE = "mythos", "engine"
+SERVERS = {"server": MESSAGES, "server-chat": CHAT}
+ONE_STREAM = "decode-1"
 BUSY = 0.05  # share of the machine that others may use before a step counts as disturbed
 SETTLE = 0.2  # seconds after the matrix product, whose idle threads spin for a moment
 
@@ -94,10 +108,12 @@ class Bench:
         ours = self.arms[0]
         texts = [question(case.name, turn, n) for n in range(case.size)]
         lengths: list[list[int]] = []
-        return [
-            (ENGINE, ours, lambda: {case.name: by_engine(ours, texts, case.tokens, lengths)}),
-            (SERVER, ours, lambda: {case.name: by_server(ours, self.tier, texts, case.tokens, lengths)}),
-        ]
+
+        def served(api: Api) -> dict[str, float]:
+            return {case.name: by_server(api, ours, self.tier, texts, case.tokens, lengths)}
+
+        engine = (ENGINE, ours, lambda: {case.name: by_engine(ours, texts, case.tokens, lengths)})
+        return [engine, *((name, ours, partial(served, api)) for name, api in SERVERS.items())]
 
 
 def by_engine(ours: Arm, texts: Sequence[str], tokens: int, lengths: list[list[int]]) -> float:
@@ -107,10 +123,12 @@ def by_engine(ours: Arm, texts: Sequence[str], tokens: int, lengths: list[list[i
     return reply["seconds"]
 
 
-def by_server(ours: Arm, tier: str, texts: Sequence[str], tokens: int, lengths: list[list[int]]) -> float:
+def by_server(
+    api: Api, ours: Arm, tier: str, texts: Sequence[str], tokens: int, lengths: list[list[int]]
+) -> float:
     """Seconds the server takes for the same. WorkerError when its answers have other lengths."""
     try:
-        seconds, got = ask_server(ours.about["base_url"], ours.about["key"], tier, texts, tokens)
+        seconds, got = ask_server(api, ours.about["base_url"], ours.about["key"], tier, texts, tokens)
     except OSError as error:
         raise WorkerError(f"the server could not be reached: {error}") from None
     if got != lengths[0]:
@@ -139,13 +157,53 @@ def results(metric: Metric, steps: Sequence[Step], reference: str) -> dict[str, 
     }
 
 
-def all_results(cases: Sequence[Case], steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """`results` of everything measured, our engine as the reference."""
-    return [
-        results(metric, steps, ENGINE if case.kind == "server" else OURS)
-        for case in cases
-        for metric in case.metrics
+def all_results(
+    cases: Sequence[Case], steps: Sequence[Step], weight_bytes: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """`results` of everything measured, our engine as the reference, and the best of the others.
+
+    `weight_bytes` of each arm are those one token needs. For one stream the result also has the best of the
+    others that read as many as ours or more, and the share of memory's speed that each arm's weights take.
+    """
+    found = []
+    for case in cases:
+        for metric in case.metrics:
+            if case.kind == "server":
+                found.append(results(metric, steps, ENGINE))
+                continue
+            result = results(metric, steps, OURS)
+            result["best_peer"] = best_peer(result)
+            if metric.name == ONE_STREAM:
+                result["best_peer_as_heavy"] = best_peer(result, weight_bytes)
+                result["bandwidth_share"] = bandwidth_share(metric, steps, weight_bytes)
+            found.append(result)
+    return found
+
+
+def best_peer(result: Mapping[str, Any], weight_bytes: Mapping[str, int] | None = None) -> str | None:
+    """The arm with the best median but ours, of those no lighter than ours where `weight_bytes` is given."""
+    peers = [
+        name
+        for name in result["arms"]
+        if name != OURS and (weight_bytes is None or weight_bytes[name] >= weight_bytes[OURS])
     ]
+    best = max if result["more"] else min
+    return best(peers, key=lambda name: result["arms"][name]["median"], default=None)
+
+
+def bandwidth_share(
+    metric: Metric, steps: Sequence[Step], weight_bytes: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Per arm: tokens/s x bytes of its weights / bytes/s that memory gave just before; measured rounds only.
+
+    What of the weights stays in a cache is read faster than memory gives it: above 1 is possible.
+    """
+    shares: dict[str, list[float]] = {}
+    for step in steps:
+        if step.round and metric.name in step.figures:
+            read = step.figures[metric.name] * weight_bytes[step.arm]
+            shares.setdefault(step.arm, []).append(read / (step.gbps * 1e9))
+    return {name: summary(values) for name, values in shares.items()}
 
 
 def noise(steps: Sequence[Step]) -> dict[str, Any]:
