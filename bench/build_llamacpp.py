@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
@@ -85,16 +84,15 @@ def stamp() -> dict[str, str]:
 def build(folder: Path, wanted: dict[str, str]) -> str:
     """Fetches and compiles in `folder`, then puts the result in its place. Empty, or what went wrong."""
     try:
-        archive = fetch_archive(Archive(**tomllib.loads(LOCK.read_text())), folder, lambda *_: None)
+        spec = Archive(**tomllib.loads(LOCK.read_text()))
+        archive = fetch_archive(spec, folder, lambda *_: None)
     except FetchError as error:
         return f"{error.message} {error.cure}"
-    with tarfile.open(archive) as file:
-        file.extractall(folder / "source", filter="data")
-    (source,) = (folder / "source").iterdir()
-    made, log = folder / "made", folder / "log"
+    source, made, log = folder / spec.file.removesuffix(".tar.gz"), folder / "made", folder / "log"
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
     commands = [
+        ["cmake", "-E", "tar", "xzf", str(archive)],
         ["cmake", "-S", str(source / "vendor" / "llama.cpp"), "-B", str(made), *generator, *options],
         ["cmake", "--build", str(made), "--target", "llama", "--parallel", str(machine.cores())],
     ]
@@ -103,7 +101,7 @@ def build(folder: Path, wanted: dict[str, str]) -> str:
     for command in commands:
         with log.open("w") as output:
             done = subprocess.run(
-                ["nice", "-n", "5", *command], stdout=output, stderr=output, env=environment
+                ["nice", "-n", "5", *command], stdout=output, stderr=output, env=environment, cwd=folder
             )
         if done.returncode != 0:
             print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)

@@ -4,7 +4,7 @@
 
 They go to .cache/peers by the hashes in bench/peers.lock. A stamp there says for which lock; when it is there
 nothing is fetched. pip runs with the user's own configuration. Exits 1 when pip fails: `mythos bench` then
-measures ours alone.
+does without them. llama.cpp is compiled by build_llamacpp.py; xllamacpp is for where that cannot be done.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def main() -> int:
     if subprocess.run([*pip, "--requirement", str(LOCK)]).returncode != 0:
         shutil.rmtree(fresh, ignore_errors=True)
         print("error: pip could not install them", file=sys.stderr)
-        print("cure: read what pip says; without them `mythos bench` measures ours alone", file=sys.stderr)
+        print("cure: read what pip says; `mythos bench` does without them", file=sys.stderr)
         return 1
     (fresh / "installed").write_text(wanted + "\n")
     shutil.rmtree(PLACE, ignore_errors=True)

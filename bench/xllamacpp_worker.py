@@ -1,6 +1,7 @@
 """The worker of xllamacpp: llama.cpp's own server in this process, asked by Python calls, without HTTP.
 
-The wheel is built for AVX2, without AVX-512 or AMX: a llama.cpp compiled for the machine may be faster.
+It stands in for llama.cpp compiled for the machine (llamacpp_worker.py) where that cannot be done: the wheel
+is built for AVX2, without AVX-512 or AMX.
 Settings are its defaults with 16 slots, a cache for each (not one shared by all) that keeps its last prompt,
 and without the second copy of idle prompts in memory, which would cost time at every new prompt.
 bench/trials.py tries other settings.
