@@ -132,6 +132,17 @@ class PagedCache:
                 self._idle[key] = None
         self._free.extend(block for block in table if block not in shared)
 
+    def copy_out(self, table: list[int], positions: int) -> list[torch.Tensor]:
+        """What the blocks of a table's first positions hold, by layer, as copies of their own."""
+        index = torch.tensor(table[: -(-positions // BLOCK)])
+        return [layer.index_select(1, index) for layer in self.kv]
+
+    def copy_in(self, table: list[int], saved: list[torch.Tensor], skip: int) -> None:
+        """Put back what `copy_out` gave, from block `skip` of the table on: the bits are the same."""
+        index = torch.tensor(table[skip : saved[0].shape[1]], dtype=torch.long)
+        for layer, copy in zip(self.kv, saved, strict=True):
+            layer.index_copy_(1, index, copy[:, skip:])
+
     def bytes(self) -> int:
         """Bytes the pool may come to occupy."""
         return sum(layer.numel() * layer.element_size() for layer in self.kv)

@@ -9,6 +9,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -21,9 +22,10 @@ from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch
 from mythos.engine.loader import LoadedTier, Loader
 from mythos.engine.ranks import RankLost
-from mythos.engine.request import Finish, InvalidRequest, Overloaded, Request, Stopping
+from mythos.engine.request import Finish, InvalidRequest, Lane, Overloaded, Request, Stopping
 from mythos.engine.runner import Runner
 from mythos.engine.sampling import generator_for
+from mythos.engine.schedule import Rate
 from mythos.engine.sequence import Sequence
 from mythos.engine.sharded import Sharded
 from mythos.engine.speculation import Speculation
@@ -36,7 +38,7 @@ from mythos.records.release import Release
 from mythos.spec.counting import kv_bytes_per_token
 from mythos.spec.family import Tier
 
-MAX_WAITING = 256  # requests in the engine before submit refuses
+MAX_WAITING = 512  # requests in the engine before submit refuses
 CACHE_SHARE = 0.6  # of the memory left after a tier's weights, for its key/value cache
 MAX_CACHE_TOKENS = 32_768  # of one tier; four full contexts of the pocket family
 
@@ -82,12 +84,12 @@ class Engine:
         self._no_room: set[str] = set()  # roots that could not be loaded to draft
         self._speculation: dict[str, Speculation] = {}  # by root; outlives a runner that leaves
         self._count_lock = threading.Lock()
-        self._inside = 0
+        self._inside: Counter[tuple[str, Lane]] = Counter()
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._totals = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
-        self._step_seconds = 0.0
+        self._rate = Rate()
         self._threads = torch.get_num_threads()
 
     def start(self) -> None:
@@ -152,10 +154,7 @@ class Engine:
             raise InvalidRequest(
                 f"prompt is too long: {len(request.prompt)} tokens > {tier.context - 1} maximum"
             )
-        with self._count_lock:
-            if self._inside >= MAX_WAITING:
-                raise Overloaded(retry_after=max(1.0, self._step_seconds * 64))
-            self._inside += 1
+        self._take_place((permit.principal.org, request.lane))
         generation = Generation(lambda _: self._inbox.put(None))
         self._inbox.put(
             Sequence(
@@ -188,6 +187,16 @@ class Engine:
         self.permitted(permit)
         return self._speculation.get(permit.root)
 
+    def _take_place(self, whose: tuple[str, Lane]) -> None:
+        """Count a request in. An organisation's lane may hold as many places as it leaves free: half of all
+        when it is alone, a third each when there are two, and a newcomer finds room.
+        """
+        with self._count_lock:
+            if self._inside[whose] >= MAX_WAITING - self._inside.total():
+                waiting = [seq for runner in list(self._runners.values()) for seq in list(runner.waiting)]
+                raise Overloaded(self._rate.wait(sum(seq.remaining_cost for seq in waiting)))
+            self._inside[whose] += 1
+
     def stop(self, drain_seconds: float = 0.0) -> None:
         """Take no more requests; give running ones `drain_seconds` to finish, then cancel them. Blocks."""
         self._deadline = time.monotonic() + drain_seconds
@@ -204,6 +213,9 @@ class Engine:
             "running": sum(len(r.running) for r in runners),
             "prefilling": sum(len(r.prefill) for r in runners),
             "waiting": sum(len(r.waiting) for r in runners),
+            "waiting_batch": sum(s.lane is Lane.BATCH for r in runners for s in list(r.waiting)),
+            "preemptions": sum(r.preemptions for r in runners),
+            "saved_bytes": sum(r.saved_bytes for r in runners),
             "cache_blocks": sum(r.cache.blocks for r in runners),
             "cache_blocks_used": sum(r.cache.used for r in runners),
             "weight_bytes": sum(r.loaded.bytes for r in runners),
@@ -225,7 +237,8 @@ class Engine:
 
     def _ended(self, seq: Sequence) -> None:
         with self._count_lock:
-            self._inside -= 1
+            self._inside[seq.org, seq.lane] -= 1
+            self._inside += Counter()  # forgets who has nothing inside
         self._totals["requests"] += 1
         self._totals["prompt_tokens"] += len(seq.request.prompt)
         self._totals["cached_tokens"] += seq.cached
@@ -243,10 +256,11 @@ class Engine:
             worked = False
             for runner in list(self._runners.values()):
                 if runner.busy:
-                    began = time.monotonic()
+                    began, before = time.monotonic(), runner.schedule.total
+                    runner.spare = self._memory_limit - self._held() + runner.saved_bytes
                     worked |= self._step(runner)
                     runner.last_used = time.monotonic()
-                    self._step_seconds += 0.1 * (runner.last_used - began - self._step_seconds)
+                    self._rate.add(runner.schedule.total - before, runner.last_used - began)
         self._shut()
 
     def _receive(self, wait: bool, pause: bool) -> None:
@@ -365,9 +379,11 @@ class Engine:
             runner.loaded.ranks.close()
 
     def _held(self) -> int:
-        """Bytes of weights and caches of all tiers, on all their ranks."""
+        """Bytes of weights and caches of all tiers, on all their ranks, and of sequences put aside."""
         return sum(
-            r.loaded.bytes + r.cache.bytes() * (1 if r.loaded.ranks is None else r.loaded.ranks.count)
+            r.loaded.bytes
+            + r.cache.bytes() * (1 if r.loaded.ranks is None else r.loaded.ranks.count)
+            + r.saved_bytes
             for r in self._runners.values()
         )
 

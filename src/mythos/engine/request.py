@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Lane(StrEnum):
+    """INTERACTIVE goes first; BATCH gets what it leaves, and may be put aside while it runs."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """temperature 0 is greedy; top_p 1 and top_k 0 switch those filters off."""
@@ -35,6 +42,7 @@ class Request:
     stop_at_eos: bool = True
     prefill: int = 0
     speculate: bool = True
+    lane: Lane = Lane.INTERACTIVE
 
 
 class Finish(StrEnum):
@@ -89,7 +97,7 @@ class EngineError(Exception):
 
 
 class Overloaded(EngineError):
-    """The waiting queue is full; try again after `retry_after` seconds."""
+    """The queue, or an organisation's part of it, is full; try again after `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"the engine's queue is full; retry after {retry_after:.0f} s")

@@ -4,7 +4,6 @@ Shape letters: V vocabulary.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
@@ -15,23 +14,25 @@ from mythos.engine.backend import Backend, Pass, Segment
 from mythos.engine.cache import BLOCK, BLOCKS_PER_CHUNK, CHUNK
 from mythos.engine.drafting import NONE, drafts_for, give_back, learn
 from mythos.engine.masks import allowed_tokens, new_matcher
-from mythos.engine.request import Finish
+from mythos.engine.request import Finish, Lane
 from mythos.engine.sampling import choose, logprob_of
+from mythos.engine.schedule import ANSWER_COST, PROMPT_COST, Pace, Schedule
 from mythos.engine.sequence import Sequence
 from mythos.engine.speculation import DEEPEST, Speculation
 
 if TYPE_CHECKING:
     from mythos.engine.loader import LoadedTier
 
-MAX_BATCH = 64  # sequences decoding at once
+MAX_BATCH = 64  # sequences being read and answered at once
 MAX_UNREAD = 512  # events a reader may fall behind before its request is paused
 
 
 class Runner:
-    """`step` decodes for every running sequence and computes one prompt chunk.
+    """`step` is one pass of decoding and, where there is room for it, one prompt chunk.
 
-    A sequence gets one token a step, or more where `speculation` has a draft that holds. `clock` (seconds)
-    measures passes: the length of drafts follows from it, the answers do not.
+    A sequence gets one token a pass, or more where `speculation` has a draft that holds. `clock` (seconds)
+    measures passes and chunks: the length of drafts and how many passes lie between two chunks follow from it,
+    the answers do not.
     """
 
     def __init__(
@@ -46,9 +47,14 @@ class Runner:
         self.speculation = speculation
         self.clock = clock
         self.cache = backend.cache
-        self.waiting: deque[Sequence] = deque()
-        self.prefill: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: list[Sequence] = []
+        self.prefill: list[Sequence] = []
+        self.running: list[Sequence] = []  # who was decoded longest ago is first
+        self.schedule = Schedule()
+        self.pace = Pace()
+        self.spare = 0  # bytes that sequences put aside may hold, all together
+        self.arrivals = 0
+        self.preemptions = 0
         self.last_used = 0.0
 
     def warm_up(self) -> None:
@@ -66,6 +72,8 @@ class Runner:
 
     def add(self, seq: Sequence) -> None:
         seq.backend = self.backend.name
+        self.arrivals += 1
+        seq.arrived = self.arrivals
         self.waiting.append(seq)
 
     @property
@@ -75,16 +83,36 @@ class Runner:
     def sequences(self) -> list[Sequence]:
         return [*self.waiting, *self.prefill, *self.running]
 
+    @property
+    def saved_bytes(self) -> int:
+        """What sequences put aside hold."""
+        return sum(copy.nbytes for seq in self.waiting for copy in seq.saved)
+
     def step(self) -> bool:
         """One step; False when nothing could be done (all readers are behind)."""
         self._drop_cancelled()
+        self.schedule.present(self.sequences())
         self._admit()
-        decoding = [s for s in self.running if s.generation.unread < MAX_UNREAD]
-        for start in range(0, len(decoding), self.backend.rows):
-            self._decode(decoding[start : start + self.backend.rows])
-        if self.prefill:
-            self._chunk()
-        return bool(decoding or self.prefill)
+        reading = self.schedule.prompt(self.prefill, PROMPT_COST * CHUNK)
+        ready = [s for s in self.running if s.generation.unread < MAX_UNREAD]
+        urgent = reading is not None and reading.lane is Lane.INTERACTIVE
+        rows = self.schedule.rows(ready, self.backend.rows, urgent)
+        if rows:
+            self.running = [s for s in self.running if s not in rows] + rows
+            known = [len(s.tokens) + 1 for s in rows]
+            began = self.clock()
+            self._decode(rows)
+            self.pace.decoded(self.clock() - began)
+            for s, paid in zip(rows, known, strict=True):  # a draft that held gave more than the row's token
+                self.schedule.charge(s, ANSWER_COST * max(0, len(s.tokens) - paid))
+        smooth = any(s.lane is Lane.INTERACTIVE for s in rows)  # a stream that somebody reads
+        if reading is not None and (self.pace.ready or not smooth):
+            began = self.clock()
+            self._chunk(reading)
+            self.pace.read(self.clock() - began)
+        if not self.busy:
+            self.schedule.present(())
+        return bool(rows or reading)
 
     def _drop_cancelled(self) -> None:
         for seq in [s for s in self.sequences() if s.generation.cancelled]:
@@ -97,45 +125,84 @@ class Runner:
                 place.remove(seq)
         give_back(seq)
         self.cache.release(seq.table, seq.held)
-        seq.table, seq.held = [], []
+        seq.table, seq.held, seq.saved = [], [], []
         seq.finish(finish, error)
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) + len(self.prefill) < MAX_BATCH:
-            seq = self.waiting[0]
-            prompt = seq.request.prompt
-            if not seq.keys:
-                # The last position is always computed: its logits choose the first token.
-                seq.keys = self.cache.keys_of(seq.org, prompt)
-            needed = (
-                len(prompt) - 1 if seq.watch is None else seq.opening
-            )  # what safeguards read is computed too
-            usable = seq.keys[: needed // CHUNK]
-            got = self.cache.reserve(usable, len(prompt) + seq.limit)
-            if got is None:
+        while self.waiting:
+            active = self.prefill + self.running
+            seq = self.schedule.admitted(self.waiting, aging=not any(s.kept for s in active))
+            if seq is None or not (self._enter(seq) or self._make_way(seq, active)):
                 return
-            self.waiting.popleft()
-            seq.table, shared = got
-            seq.held = usable[:shared]
+
+    def _make_way(self, seq: Sequence, active: list[Sequence]) -> bool:
+        """Let an interactive sequence in by putting batch ones aside, the youngest first."""
+        if seq.lane is Lane.BATCH:
+            return False
+        others = [s for s in active if s.lane is Lane.BATCH and not s.kept]
+        for other in sorted(others, key=lambda s: -s.arrived):
+            if not self._put_aside(other):
+                return False
+            if self._enter(seq):
+                return True
+        return False
+
+    def _enter(self, seq: Sequence) -> bool:
+        """Give a waiting sequence a place and its blocks; False when there is no room now."""
+        if len(self.running) + len(self.prefill) >= MAX_BATCH:
+            return False
+        prompt = seq.request.prompt
+        if not seq.keys:
+            seq.keys = self.cache.keys_of(seq.org, prompt)
+        # The last position is always computed: its logits choose the first token.
+        needed = len(prompt) - 1 if seq.watch is None else seq.opening  # what safeguards read is computed too
+        usable = seq.keys[: (seq.computed if seq.saved else needed) // CHUNK]
+        got = self.cache.reserve(usable, len(prompt) + seq.limit)
+        if got is None:
+            return False
+        seq.kept = seq.lane is Lane.BATCH and any(s.lane is Lane.INTERACTIVE for s in self.waiting)
+        self.waiting.remove(seq)
+        seq.table, shared = got
+        seq.held = usable[:shared]
+        if seq.saved:
+            self.cache.copy_in(seq.table, seq.saved, shared * BLOCKS_PER_CHUNK)
+            seq.saved = []
+        else:
             seq.computed = seq.cached = shared * CHUNK
-            if seq.request.grammar is not None:
-                try:
-                    seq.matcher = new_matcher(self.loaded.grammar_tokenizer, seq.request.grammar)
-                except ValueError as error:
-                    self.end(seq, Finish.FAILED, f"grammar: {error}")
-                    continue
-            self.prefill.append(seq)
+        if seq.request.grammar is not None and seq.matcher is None:
+            try:
+                seq.matcher = new_matcher(self.loaded.grammar_tokenizer, seq.request.grammar)
+            except ValueError as error:
+                self.end(seq, Finish.FAILED, f"grammar: {error}")
+                return True
+        (self.prefill if seq.prefilling else self.running).append(seq)
+        return True
+
+    def _put_aside(self, seq: Sequence) -> bool:
+        """Take a sequence's place and blocks; its cache is copied out, since computing it again would not
+        give the same bits. False when there is no memory for the copy.
+        """
+        blocks = -(-seq.positions // BLOCK)
+        if blocks * (self.cache.bytes() // self.cache.blocks) > self.spare - self.saved_bytes:
+            return False
+        (self.prefill if seq.prefilling else self.running).remove(seq)
+        seq.saved = self.cache.copy_out(seq.table, seq.positions) if blocks else []
+        give_back(seq)
+        self.cache.release(seq.table, seq.held)
+        seq.table, seq.held = [], []
+        self.waiting.append(seq)
+        self.preemptions += 1
+        return True
 
     @torch.inference_mode()
-    def _chunk(self) -> None:
-        seq = self.prefill[0]
+    def _chunk(self, seq: Sequence) -> None:
         start, count = seq.next_chunk()
         prompt = seq.request.prompt
         last = start + count == len(prompt)
         segment = Segment(seq.table, start, prompt[start : start + count], 1 if last else 0)
         got = self.backend.chunk(segment, _layers([seq]))
         seq.computed += count
-        self.prefill.rotate(-1)  # prompts advance in turn
+        self.schedule.charge(seq, PROMPT_COST * count)
         index = start // CHUNK
         if count == CHUNK and index == len(seq.held):
             blocks = tuple(seq.table[index * BLOCKS_PER_CHUNK : (index + 1) * BLOCKS_PER_CHUNK])

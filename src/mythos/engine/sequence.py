@@ -11,7 +11,8 @@ from mythos.engine.cache import CHUNK
 from mythos.engine.drafting import Drafts
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Watch
-from mythos.engine.request import Delta, Done, Finish, Request, TokenLogprob
+from mythos.engine.request import Delta, Done, Finish, Lane, Request, TokenLogprob
+from mythos.engine.schedule import ANSWER_COST, PROMPT_COST
 from mythos.engine.text import TextStream
 
 
@@ -43,10 +44,32 @@ class Sequence:
     ending: Finish | None = None  # how it ends once the watch has read the last token
     drafts: Drafts | None = None  # None: nothing is drafted for it
     finished: bool = False
+    arrived: int = 0  # its number among those of its tier
+    kept: bool = False  # let in because the batch lane had waited long: not to be put aside
+    saved: list[torch.Tensor] = field(default_factory=list)  # its cache while it is put aside
+
+    @property
+    def lane(self) -> Lane:
+        return self.request.lane
+
+    @property
+    def prompt_cost(self) -> int:
+        return PROMPT_COST * len(self.request.prompt)
+
+    @property
+    def remaining_cost(self) -> int:
+        """At most: an answer may end before its limit."""
+        rest = len(self.request.prompt) - self.computed
+        return PROMPT_COST * rest + ANSWER_COST * (self.limit - len(self.tokens))
 
     @property
     def prefilling(self) -> bool:
         return self.computed < len(self.request.prompt)
+
+    @property
+    def positions(self) -> int:
+        """How many are in the cache: the newest token gets there with the pass after it."""
+        return self.computed + max(0, len(self.tokens) - 1)
 
     @property
     def opening(self) -> int:
