@@ -37,7 +37,7 @@ SAME_FLOOR = {
 TORCH = {"model", "engine", "train", "evaluate", "data"}
 WITHOUT_TORCH = {
     "model/__init__.py", "model/sealed.py",  # the vault seals with it
-    "engine/__init__.py", "engine/request.py", "engine/grammar.py",
+    "engine/__init__.py", "engine/request.py", "engine/grammar.py", "engine/schedule.py",
     "data/__init__.py", "data/tokenizer.py", "data/chat.py", "data/fetch.py", "data/prompts/__init__.py",
     "data/pip_sdist.py", "data/documents.py", "data/from_python.py", "data/from_archives.py",
     "data/reasoning.py", "data/own.py", "data/sources.py", "data/overlap.py", "data/encode.py",

@@ -1,4 +1,4 @@
-"""The laws of scheduling, on the pure decisions: fair shares, no credit for idleness, nobody starves, no idling."""
+"""The laws of scheduling, on the pure decisions: fair shares, no credit for idleness, nobody starves."""
 
 from dataclasses import dataclass
 

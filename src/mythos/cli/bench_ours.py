@@ -9,7 +9,7 @@ from typing import Any
 
 from mythos.cli import local
 from mythos.cli.bench_protocol import serve
-from mythos.engine.request import Delta, Done, Request, Sampling
+from mythos.engine.request import Delta, Done, Lane, Request, Sampling
 from mythos.gate.authorize import authorize
 from mythos.records.permit import Action, Permit
 from mythos.spec.load import load_family
@@ -58,9 +58,12 @@ class Ours:
 
     async def _generate(self, prompts: list[list[int]], tokens: int, chat: bool) -> dict[str, Any]:
         permit = self._permit()
-        # Random prompts give answers that go in circles: drafts would gain more there than anywhere else.
+        # Random prompts give answers that go in circles: drafts would gain more there than anywhere else. In
+        # the batch lane no prompt is held back beside decoding, so that their streams soon all run.
+        lane = Lane.INTERACTIVE if chat else Lane.BATCH
         requests = [
-            Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=chat, speculate=chat) for p in prompts
+            Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=chat, speculate=chat, lane=lane)
+            for p in prompts
         ]
         began = time.perf_counter()
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mythos.data.chat import encode_chat
 from mythos.engine.engine import Engine
 from mythos.engine.loader import LoadedTier
-from mythos.engine.request import Delta, Finish, InvalidRequest, Request, Sampling
+from mythos.engine.request import Delta, Finish, InvalidRequest, Lane, Request, Sampling
 from mythos.engine.score import loglikelihoods
 from mythos.records.canonical import canonical
 from mythos.records.evidence import Outcome, Sample
@@ -70,7 +70,7 @@ class Access:
         text = ""
         try:
             generation = self.engine.submit(
-                self.permit(), Request(prompt, max_tokens, Sampling(0.0), stop=stop)
+                self.permit(), Request(prompt, max_tokens, Sampling(0.0), stop=stop, lane=Lane.BATCH)
             )
         except InvalidRequest:
             return "", Finish.FAILED

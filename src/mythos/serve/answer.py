@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
@@ -232,6 +233,7 @@ async def _begin(call: Call, asked: Asked) -> Answer:
         grammar=ready.grammar,
         logprobs=asked.logprobs,
         prefill=ready.prefill,
+        lane=asked.lane,
     )
     draft = Draft(call, asked, ready.permit, request)
     generation = None
@@ -271,7 +273,7 @@ def _stopping() -> ApiError:
 
 def _engine_refusal(error: Exception) -> Exception:
     if isinstance(error, Overloaded):
-        wait = str(max(1, round(error.retry_after)))
+        wait = str(max(1, math.ceil(error.retry_after)))
         return ApiError(529, "Overloaded", code="overloaded", headers={"retry-after": wait})
     if isinstance(error, Stopping):
         return _stopping()

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mythos.engine.grammar import CALL_CLOSE, CALL_OPEN
+from mythos.engine.request import Lane
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
@@ -52,6 +53,7 @@ class Asked:
     schema_path: str = ""
     logprobs: int | None = None
     include_usage: bool = False
+    lane: Lane = Lane.INTERACTIVE
     ignored: list[str] = field(default_factory=list)
 
     @property

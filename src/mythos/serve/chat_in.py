@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mythos.engine.request import Lane
 from mythos.serve.asked import ASSISTANT, SYSTEM, USER, Asked, Tool, Turn, call_text, result_text
 from mythos.serve.body import parse_object
 from mythos.serve.errors import ApiError, bad, clean
@@ -42,6 +43,7 @@ _ACTED_UPON = {
     "stream",
     "stream_options",
     "modalities",
+    "service_tier",
 }
 # Bookkeeping of the caller's own: nothing is lost when nothing is done with it.
 _HARMLESS = {
@@ -51,7 +53,6 @@ _HARMLESS = {
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "service_tier",
 }
 # What would have changed the answer: named in a header when set.
 _NO_EFFECT = {
@@ -68,6 +69,7 @@ _NO_EFFECT = {
     "moderation",
     "audio",
 }
+_SERVICE_TIERS = {"auto", "default", "flex", "priority", "scale", "fast"}
 _ROLES = {"developer", "system", "user", "assistant", "tool"}
 
 
@@ -84,6 +86,9 @@ def read_chat(body: dict[str, Any], strict: bool) -> Asked:
     asked = Asked(model=model, turns=_read_turns(required(body, "messages"), ignored))
     _read_numbers(body, asked)
     _read_stream(body, asked, ignored)
+    if body.get("service_tier") is not None:
+        ignored.value(body["service_tier"], "service_tier", _SERVICE_TIERS)
+        asked.lane = Lane.BATCH if body["service_tier"] == "flex" else Lane.INTERACTIVE
     asked.stop = _read_stop(body.get("stop"))
     asked.tools = _read_tools(body.get("tools"), ignored)
     asked.choice = _read_choice(body.get("tool_choice"), asked.tools)

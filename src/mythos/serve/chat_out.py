@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Send
 
-from mythos.engine.request import Delta, Done, Finish, TokenLogprob
+from mythos.engine.request import Delta, Done, Finish, Lane, TokenLogprob
 from mythos.records.ids import new_id
 from mythos.serve import safeguards, streaming
 from mythos.serve.answer import Answer
@@ -42,6 +42,10 @@ def _usage(done: Done) -> dict[str, Any]:
 def _finish_reason(done: Done, called: bool, unfinished: bool) -> str:
     tools = called and not unfinished and done.finish is not Finish.REFUSED
     return "tool_calls" if tools else _FINISH_REASONS[done.finish]
+
+
+def _service_tier(answer: Answer) -> str:
+    return "flex" if answer.asked.lane is Lane.BATCH else "default"
 
 
 def _logprobs(rows: tuple[TokenLogprob, ...] | list[TokenLogprob]) -> dict[str, Any]:
@@ -80,7 +84,7 @@ async def answer_whole(answer: Answer, receive: Receive, send: Send) -> None:
         "model": answer.tier.name,
         "choices": [choice],
         "usage": _usage(whole.done),
-        "service_tier": "default",
+        "service_tier": _service_tier(answer),
         "system_fingerprint": None,
     }
     await respond(send, 200, orjson.dumps(body))
@@ -117,7 +121,7 @@ class _Stream:
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": answer.tier.name,
-            "service_tier": "default",
+            "service_tier": _service_tier(answer),
             "system_fingerprint": None,
         }
         if answer.asked.include_usage:

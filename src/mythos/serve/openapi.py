@@ -139,6 +139,7 @@ _CHAT_FIELDS: Schema = {
     "top_logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
     "stream": _NULL_BOOL,
     "stream_options": {"type": ["object", "null"], "properties": {"include_usage": _NULL_BOOL}},
+    "service_tier": {"enum": ["auto", "default", "flex", "priority", None]},
     "parallel_tool_calls": _NULL_BOOL,
     "response_format": {
         "type": ["object", "null"],

@@ -22,7 +22,7 @@ from mythos.engine.backend import Eager
 from mythos.engine.generation import Generation
 from mythos.engine.guard import Guard, Watch, states_of
 from mythos.engine.loader import LoadedTier
-from mythos.engine.request import Request, Sampling
+from mythos.engine.request import Lane, Request, Sampling
 from mythos.engine.runner import Runner
 from mythos.engine.sequence import Sequence
 from mythos.engine.text import TextStream
@@ -140,7 +140,7 @@ def _answers(loaded: LoadedTier, prompts: list[list[int]], report: Report) -> li
     runner = Runner(loaded, Eager(loaded, 64 * (-(-longest // 64)), b""))
     made, ended = [], count(1)
     for ids in prompts:
-        request = Request(tuple(ids), ANSWER, Sampling(0.0))
+        request = Request(tuple(ids), ANSWER, Sampling(0.0), lane=Lane.BATCH)
         unread, text = Generation(lambda _: None), TextStream(())
 
         def end(_: object) -> None:

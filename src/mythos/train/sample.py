@@ -15,7 +15,7 @@ from mythos.engine.cache import BLOCK
 from mythos.engine.generation import Generation
 from mythos.engine.loader import LoadedTier
 from mythos.engine.masks import grammar_tokenizer
-from mythos.engine.request import Delta, Finish, Request, Sampling
+from mythos.engine.request import Delta, Finish, Lane, Request, Sampling
 from mythos.engine.runner import MAX_BATCH, Runner
 from mythos.engine.sampling import generator_for
 from mythos.engine.sequence import Sequence as Running
@@ -82,7 +82,7 @@ def generated(
     running = []
     for prompt, sampling in asked:
         made = Running(
-            request=Request(tuple(prompt), most, sampling),
+            request=Request(tuple(prompt), most, sampling, lane=Lane.BATCH),
             generation=Generation(lambda _: None),
             org="",
             root="",
