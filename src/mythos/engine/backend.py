@@ -1,8 +1,8 @@
 """What computes a pass for the engine: rows of sequences in, logits out; keys and values stay in its cache.
 
-A backend has a `name` (receipts carry it), `rows` (how many a pass of `decode` may have), a `cache`, `chunk`
-and `decode`: the plain form in torch and any other serve under one scheduler. Every backend keeps what
-`exact` mode promises: a row's bits depend on its own sequence alone.
+A backend has a `name` (receipts carry it), `rows` (how many a pass of `decode` may have), a `cache` (`whole`
+when nothing of it lies elsewhere), `chunk` and `decode`: the plain form in torch and any other serve under one
+scheduler. Every backend keeps what `exact` mode promises: a row's bits depend on its own sequence alone.
 
 Shape letters: T rows of a pass, W rows whose logits are wanted, V vocabulary, D width.
 """
@@ -58,6 +58,11 @@ class Backend(Protocol):
 
     @property
     def cache(self) -> PagedCache: ...
+    @property
+    def whole(self) -> bool:
+        """Whether all keys and values lie in `cache`: a sequence can be put aside only then."""
+        ...
+
     def chunk(self, segment: Segment, layers: Items[int] = ()) -> Pass:
         """A prompt's chunk, by itself."""
         ...
@@ -75,6 +80,7 @@ class Eager:
     name = "eager-int8"
     torch_threads = True
     rows = INT8_ROWS  # one kernel up to here, so that a row has the same bits beside 0 or 15 others
+    whole = True
 
     def __init__(self, loaded: "LoadedTier", blocks: int, secret: bytes) -> None:
         self.model = loaded.model

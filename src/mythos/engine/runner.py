@@ -137,7 +137,7 @@ class Runner:
 
     def _make_way(self, seq: Sequence, active: list[Sequence]) -> bool:
         """Let an interactive sequence in by putting batch ones aside, the youngest first."""
-        if seq.lane is Lane.BATCH:
+        if seq.lane is Lane.BATCH or not self.backend.whole:
             return False
         others = [s for s in active if s.lane is Lane.BATCH and not s.kept]
         for other in sorted(others, key=lambda s: -s.arrived):

@@ -78,6 +78,7 @@ class Native:
     name = "native-int8"
     rows = ROWS
     torch_threads = False
+    whole = True
 
     def __init__(
         self, loaded: "LoadedTier", blocks: int, secret: bytes, library: ctypes.CDLL, threads: int
