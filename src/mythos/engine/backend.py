@@ -1,8 +1,8 @@
 """What computes a pass for the engine: rows of sequences in, logits out; keys and values stay in its cache.
 
 A backend has a `name` (receipts carry it), `rows` (how many a pass of `decode` may have), a `cache` (`whole`
-when nothing of it lies elsewhere), `chunk` and `decode`: the plain form in torch and any other serve under one
-scheduler. Every backend keeps what `exact` mode promises: a row's bits depend on its own sequence alone.
+when nothing of it lies elsewhere), `chunk` and `decode`: the plain form in torch and any other serve under
+one scheduler. Every backend keeps what `exact` mode promises: a row's bits depend on its own sequence alone.
 
 Shape letters: T rows of a pass, W rows whose logits are wanted, V vocabulary, D width.
 """

@@ -31,8 +31,8 @@ class Runner:
     """`step` is one pass of decoding and, where there is room for it, one prompt chunk.
 
     A sequence gets one token a pass, or more where `speculation` has a draft that holds. `clock` (seconds)
-    measures passes and chunks: the length of drafts and how many passes lie between two chunks follow from it,
-    the answers do not.
+    measures passes and chunks: the length of drafts and how many passes lie between two chunks follow from
+    it, the answers do not.
     """
 
     def __init__(
