@@ -67,11 +67,13 @@ with ExitStack() as stack:
     }
     submit = service.engine.submit
 
-    def relabelled(permit, request):
+    def relabelled(permit):
         caller = permit.principal
-        return submit(replace(permit, principal=replace(caller, org=caller.attributes["engine"])), request)
+        return replace(permit, principal=replace(caller, org=caller.attributes["engine"]))
 
-    service.engine.submit = relabelled
+    service.engine.submit = lambda permit, request, drafter: submit(
+        relabelled(permit), request, drafter and relabelled(drafter)
+    )
     run_server(service, on_ready=lambda url: print(url, flush=True))
 """
 

@@ -51,9 +51,9 @@ def test_flex_is_the_batch_lane(live, monkeypatch):
     lanes = []
     submit = live.service.engine.submit
 
-    def watched(permit, request):
+    def watched(permit, request, drafter):
         lanes.append(request.lane)
-        return submit(permit, request)
+        return submit(permit, request, drafter)
 
     monkeypatch.setattr(live.service.engine, "submit", watched)
     with live.http(version=None) as http:
