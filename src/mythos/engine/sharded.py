@@ -17,6 +17,7 @@ class Sharded:
 
     rows = INT8_ROWS
     torch_threads = True
+    whole = False  # the other ranks have their own heads of every block
 
     def __init__(self, loaded: LoadedTier, blocks: int, secret: bytes) -> None:
         assert loaded.ranks is not None
