@@ -62,7 +62,10 @@ inline void attend_tile(const uint16_t* const* q, const int* last, const int32_t
 #pragma GCC unroll 4
       for (int v = 0; v < 4; v++) score[r][v] = _mm512_setzero_ps();
     const uint16_t* key = keys + page;
-    for (int k = 0; k < K; k += 2, key += BLOCK * 2) {
+    const char* ahead = (const char*)(values + page);  // what is read next comes nearer meanwhile
+    for (int k = 0; k < K; k += 2, key += BLOCK * 2, ahead += 4 * BLOCK) {
+#pragma GCC unroll 4
+      for (int line = 0; line < 4; line++) _mm_prefetch(ahead + 64 * line, _MM_HINT_T0);
       __m512bh four[4];
 #pragma GCC unroll 4
       for (int v = 0; v < 4; v++) four[v] = (__m512bh)_mm512_loadu_si512(key + 32 * v);
@@ -104,6 +107,9 @@ inline void attend_tile(const uint16_t* const* q, const int* last, const int32_t
       sum[r] = sum[r] * shrink[r] + _mm512_reduce_add_ps(total);
       most[r] = now;
     }
+    const int more = start + BLOCK < end ? table[start / BLOCK + 1] : table[0];
+    ahead = (const char*)(keys + (size_t)more * BLOCK * K);
+    const int pairs = std::min(BLOCK, end - start + 1) / 2;  // beyond, every weight is zero
     for (int k = 0; k < K; k += 16 * V) {
       __m512 acc[R][V];
 #pragma GCC unroll 6
@@ -112,7 +118,9 @@ inline void attend_tile(const uint16_t* const* q, const int* last, const int32_t
         for (int v = 0; v < V; v++)
           acc[r][v] = _mm512_mul_ps(_mm512_loadu_ps(out[r] + k + 16 * v), _mm512_set1_ps(shrink[r]));
       const uint16_t* value = values + page + 2 * k;
-      for (int n = 0; n < BLOCK; n += 2, value += K * 2) {
+      for (int n = 0; n < 2 * pairs; n += 2, value += K * 2, ahead += 64 * V) {
+#pragma GCC unroll 4
+        for (int line = 0; line < V; line++) _mm_prefetch(ahead + 64 * line, _MM_HINT_T0);
         __m512bh four[V];
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) four[v] = (__m512bh)_mm512_loadu_si512(value + 32 * v);

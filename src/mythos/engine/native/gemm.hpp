@@ -24,15 +24,16 @@ inline int groups_of(int K) { return (K + GROUP - 1) / GROUP; }
 // bytes; what that adds, 128 * sum(a), is taken off where a group's sum begins.
 struct Matrix {
   int N = 0, K = 0, panels = 0;
-  Buffer<uint8_t> w;
+  uint8_t* w = nullptr;
   Buffer<float> scale, bias;  // padded to whole panels; bias is empty when there is none
 
-  const uint8_t* panel(int p) const { return w.data() + (size_t)p * PANEL * K; }
+  const uint8_t* panel(int p) const { return w + (size_t)p * PANEL * K; }
 
-  void allocate(int outputs, int inputs) {
+  void allocate(int outputs, int inputs, Arena& arena) {
     N = outputs, K = inputs, panels = (N + PANEL - 1) / PANEL;
-    w.resize((size_t)panels * PANEL * K);
-    std::memset(w.data(), 128, w.size());
+    const size_t bytes = (size_t)panels * PANEL * K;
+    w = static_cast<uint8_t*>(arena.take(bytes));
+    std::memset(w, 128, bytes);
     scale.resize(panels * PANEL);
     std::fill(scale.data(), scale.data() + scale.size(), 0.f);
   }
@@ -44,7 +45,7 @@ struct Matrix {
   void fill(int first, int every, int rows, const int8_t* q, const float* scales) {
     for (int n = 0; n < rows; n++) {
       const int at = output(first, every, n);
-      uint8_t* to = w.data() + (size_t)(at / PANEL) * PANEL * K + (at % PANEL) * 4;
+      uint8_t* to = w + (size_t)(at / PANEL) * PANEL * K + (at % PANEL) * 4;
       const int8_t* from = q + (size_t)n * K;
       for (int k = 0; k < K; k += 4, to += PANEL * 4)
         for (int i = 0; i < 4; i++) to[i] = (uint8_t)(from[k + i] + 128);
@@ -54,7 +55,7 @@ struct Matrix {
 
   // Row n in float32: the embedding of a token.
   void row(int n, float* out) const {
-    const uint8_t* from = w.data() + (size_t)(n / PANEL) * PANEL * K + (n % PANEL) * 4;
+    const uint8_t* from = w + (size_t)(n / PANEL) * PANEL * K + (n % PANEL) * 4;
     for (int k = 0; k < K; k += 4, from += PANEL * 4)
       for (int i = 0; i < 4; i++) out[k + i] = ((int)from[i] - 128) * scale[n];
   }

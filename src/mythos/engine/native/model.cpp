@@ -93,6 +93,7 @@ class Model {
   Sizes s;
   Pool pool_;
   std::vector<Layer> layers;
+  Arena weights;
   Matrix embed, head;
   Buffer<float> norm, cos_, sin_;
   int blocks = 0;
@@ -376,7 +377,7 @@ static Matrix* find(Model* m, const std::string& name, int layer, int expert) {
 int mythos_matrix(Model* m, const char* name, int layer, int expert, int outputs, int inputs, int first, int every,
                   int rows, const int8_t* q, const float* scale, const float* bias) try {
   Matrix* to = find(m, name, layer, expert);
-  if (to->N == 0) to->allocate(outputs, inputs);
+  if (to->N == 0) to->allocate(outputs, inputs, m->weights);
   to->fill(first, every, rows, q, scale);
   if (bias != nullptr) {
     if (to->bias.size() == 0) {
