@@ -1,11 +1,12 @@
 """What each form of opus costs in quality: perplexity on fixed text, and answers compared.
 
-    python bench/quality.py [--tokens 4096] [--prompts 200] [--new 64] [--json]
+    python bench/quality.py [--tokens 4096] [--prompts 200] [--new 64] [--groups] [--json]
 
 Text is Python's own language reference (`pydoc_data.topics`), in sequences of 512. Forms: float32 from the
 source file; the served int8 weights in float32 (`stored`); the plain backend; the native one. Then greedy
 answers of the native and the plain backend to sentences of that text: how many are the same, and where they
-part, how far the plain backend's two best logits lie from each other there.
+part, how far the plain backend's two best logits lie from each other there. `--groups` adds `stored` with its
+activations rounded to int8, one scale for so many channels, as the native backend does with 64.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    parser.add_argument("--groups", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     family, tier, file = prepare("pocket", "opus")
@@ -55,9 +57,13 @@ def main() -> None:
     }
     for backend in (plain, native):
         perplexities[backend.name] = perplexity([through(backend, part.tolist()) for part in parts], parts)
-    prompts = [p for p in text.split(". ") if 40 < len(p) < 400][:: max(1, 3000 // asked.prompts)][
-        : asked.prompts
-    ]
+    if asked.groups:
+        for size in (None, 192, 64, 32):
+            model = rounded(stored(loaded.model, tier.config), size)
+            name = f"scale for {size or 'a row'}"
+            perplexities[name] = perplexity([whole(model, part) for part in parts], parts)
+    sentences = [p for p in text.split(". ") if 40 < len(p) < 400]
+    prompts = sentences[:: max(1, len(sentences) // asked.prompts)][: asked.prompts]
     compared = compare(plain, native, [loaded.tokenizer.encode(p) for p in prompts], asked.new)
     right = perplexities["float32"]
     if asked.json:
@@ -89,6 +95,22 @@ def stored(served: Transformer, config) -> Transformer:
     model = Transformer(config)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def rounded(model: Transformer, size: int | None) -> Transformer:
+    """Puts rounding to int8 in front of every product: one scale for `size` channels, or for a row."""
+
+    def to_int8(x: torch.Tensor) -> torch.Tensor:
+        groups = x.unflatten(-1, (-1, size or x.shape[-1]))
+        scale = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+        return ((groups / scale).round() * scale).flatten(-2)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: (to_int8(inputs[0]),))
+    head = model.embed.head
+    model.embed.head = lambda x: head(to_int8(x))  # type: ignore[method-assign]
+    return model
 
 
 @torch.inference_mode()
