@@ -24,7 +24,12 @@ TWO = [
     ("dense", "cp=2", 1, "adamw", False),
     ("mla", "tp=2", 1, "adamw", False),
     ("dense", "dp=2", 1, "muon", False),
+    ("dense", "pp=2", 1, "adamw", False),
+    ("mla", "pp=2", 1, "adamw", False),
 ]
+# With one micro-batch a pipeline computes the first loss in the order of one process. Gradients' norms are
+# summed over ranks, and clipping carries their last bit on.
+SAME_ORDER = TWO[-2:]
 FOUR = [
     ("mla", "pp=2,ep=2", 2, "adamw", False),
     ("mla", "dp=2,ep=2", 1, "adamw", True),
@@ -46,6 +51,8 @@ def compared(place: Path, cases: list, number: int) -> None:
     found = [json.loads(file.read_text())[number] for file in sorted(place.glob("*.json"))]
     assert all(one == found[0] for one in found)  # every rank knows the same
     want = alone(CONFIGS[name], settings, parse_mesh(mesh).replicas)
+    if cases[number] in SAME_ORDER:
+        assert found[0][0][0] == want[0][0]
     of_loss, of_norm = CLOSE[settings.optimiser]
     for (loss, norm), (wanted_loss, wanted_norm) in zip(found[0], want, strict=True):
         assert loss == pytest.approx(wanted_loss, abs=of_loss)
