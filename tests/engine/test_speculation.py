@@ -126,6 +126,13 @@ def test_an_old_time_gives_way_at_once_and_a_new_one_slowly():
     assert costs.seconds(9) == 2.0
 
 
+def test_fewer_rows_never_take_longer_than_more() -> None:
+    costs = Costs()
+    for rows, seconds in ((1, 1.0), (2, 1.9), (3, 1.05), (5, 1.6), (8, 1.2)):
+        costs.add(rows, seconds)
+    assert [costs.seconds(n) for n in (1, 2, 3, 4, 5, 8)] == [1.0, 1.05, 1.05, 1.2, 1.2, 1.2]
+
+
 @pytest.mark.parametrize("truth", [0.1, 0.5, 0.9])
 def test_acceptance_is_learnt(truth):
     chance, acceptance = random.Random(1), Acceptance()

@@ -66,11 +66,11 @@ def test_no_route_does_anything_before_the_gate_has_said_yes(live, monkeypatch, 
 
 
 def test_only_these_places_reach_an_engine_and_each_holds_a_permit():
-    """The command line answers over HTTP; only evaluations and the benchmark ask an engine directly."""
+    """The command line answers over HTTP; only evaluations and benchmarks ask an engine directly."""
     reach = re.compile(r"\bengine\.(submit|loaded)\(|[^s] Loader\(|\(Loader\(")
     found = {p.relative_to(SOURCE).as_posix() for p in SOURCE.rglob("*.py") if reach.search(p.read_text())}
     given_a_permit = {"engine/score.py", "evaluate/suite.py"}
-    ask_the_gate = {"bench_ours", "local", "profiles", "up", "run", "answer", "service"}
+    ask_the_gate = {"bench_ours", "bench_speculation", "local", "profiles", "up", "run", "answer", "service"}
     assert {Path(name).stem for name in found - given_a_permit} <= ask_the_gate, found
     for name in found - given_a_permit:
         assert re.search(r"\b(authorize|require|decide|_permit)\(", (SOURCE / name).read_text()), name

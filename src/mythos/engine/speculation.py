@@ -39,7 +39,8 @@ class Costs:
     """Seconds of a pass by its number of rows.
 
     What was not measured lies on the line between its neighbours; more rows than were ever measured are taken
-    to cost no more than the most that were, so that they are tried.
+    to cost no more than the most that were, so that they are tried. Fewer rows never take longer than more
+    did: where they seem to, something else had the processor.
     """
 
     known: dict[int, float] = field(default_factory=dict)
@@ -54,6 +55,9 @@ class Costs:
         self.last[rows] = self.passes
 
     def seconds(self, rows: int) -> float:
+        return min([self._seconds(rows), *(s for r, s in self.known.items() if r > rows)])
+
+    def _seconds(self, rows: int) -> float:
         if rows in self.known:
             return self.known[rows]
         below = max((r for r in self.known if r < rows), default=None)
