@@ -238,7 +238,7 @@ def _write(
         drafter.computed += len(fresh)
     for i, logits_V in zip(which, runner.backend.decode(segments).logits_WV, strict=True):
         if not seqs[i].request.stop_at_eos:
-            logits_V = logits_V.index_fill(0, runner.loaded.eos, float("-inf"))
+            logits_V[runner.loaded.eos] = float("-inf")
         token = choose(logits_V, seqs[i].request.sampling, draws[i])
         if token not in ends:
             made[i].append(token)
