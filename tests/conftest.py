@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mythos.cli import output
+
 # Before torch is imported: waiting threads sleep instead of spinning; tests are quick on a busy machine too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -32,6 +34,13 @@ def _in_memory() -> bool:
 # Unless the user names a place, by pytest's own variable, TMPDIR or --basetemp.
 if "TMPDIR" not in os.environ and _in_memory():
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.fixture(autouse=True)
+def no_mode():
+    """`--json` lasts for the process; here several commands share one."""
+    yield
+    output._Mode.json = False
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """What may reach the terminal, and errors' codes."""
 
-from mythos.cli.output import Exit, amount, exit_code, money, printable
+from io import StringIO
+
+from mythos.cli.output import Exit, amount, exit_code, money, printable, show
 from mythos.records.dsse import SignatureError
 from mythos.records.errors import MythosError
 
@@ -20,3 +22,12 @@ def test_numbers_in_words():
     assert [amount(n) for n in (7, 2048, 134_515_008, 9.9e12)] == ["7", "2.0K", "134.5M", "9.9T"]
     assert money(0.0000125, "USD") == "0.0000125 USD"
     assert money(12.5, "USD") == "12.50 USD" and money(0, "EUR") == "0.00 EUR"
+
+
+def test_what_is_shown_follows_stdout(capsys, monkeypatch) -> None:
+    """A console that was made while stdout was something else writes where stdout is now."""
+    with monkeypatch.context() as other:
+        other.setattr("sys.stdout", StringIO())
+        show("elsewhere")
+    show("here")
+    assert capsys.readouterr().out == "here\n"

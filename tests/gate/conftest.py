@@ -7,7 +7,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import settings
 
-from mythos.cli import output
 from mythos.gate.handling import issue_handling
 from mythos.ledger.log import last_time
 from mythos.records.clock import Clock
@@ -56,13 +55,6 @@ def built(home: Home, store: Store, clock: Clock) -> str:
     envelope = issue_handling(home, clock, "pocket", "opus", ROOT)
     register(store, clock, OPERATOR, "pocket", "opus", ROOT, {"source": "test"}, envelope)
     return ROOT
-
-
-@pytest.fixture(autouse=True)
-def no_mode():
-    """`--json` lasts for the process; here several commands share one."""
-    yield
-    output._Mode.json = False
 
 
 @pytest.fixture

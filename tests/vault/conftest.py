@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from mythos.cli import output
 from mythos.vault.assets import delete_asset, put_version
 from mythos.vault.shares import revoke_share
 from tests.vault.world import VaultTown
@@ -30,9 +29,3 @@ def filled(town: VaultTown) -> VaultTown:
     put_version(*town.place, asset, [b"a phrase of the draft, mended"])
     revoke_share(*town.place, town.share(asset))
     return town
-
-
-@pytest.fixture(autouse=True)
-def no_mode():
-    yield
-    output._Mode.json = False

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mythos.cli import output
 from mythos.cli.main import run
 from mythos.cli.ordinary_store import PLAIN, fetched, serving
 from mythos.vault.exposure import Target, audit_exposure
@@ -54,7 +53,6 @@ def test_a_file_server_from_the_registry_gives_it_away(drafts: Path) -> None:
 @pytest.mark.slow
 def test_the_leak_of_a_real_store_and_not_of_the_vault(capsysbinary) -> None:
     assert run(["demo", "leak", "--drafts", "40", "--fetch", "--json"]) == 0
-    output._Mode.json = False
     told = json.loads(capsysbinary.readouterr().out.splitlines()[-1])
     assert (told["there"]["store"], told["there"]["drafts"]) == ("copyparty", 40)
     assert (told["here"]["drafts"], told["here"]["pages"], told["here"]["addresses"]) == (0, 0, 40)

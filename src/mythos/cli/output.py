@@ -106,12 +106,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "
 
 @cache
 def console(stderr: bool = False) -> "Console":
-    """A rich console. Piped output is not folded at 80 columns unless COLUMNS says so."""
+    """A rich console. Piped output is not folded at 80 columns unless COLUMNS says so.
+
+    It writes to what `sys.stdout` or `sys.stderr` is at each print, as `emit` and `note` do.
+    """
     from rich.console import Console
 
     stream: IO[str] = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else 120
-    return Console(file=stream, width=width, soft_wrap=False)
+    return Console(stderr=stderr, width=width, soft_wrap=False)
 
 
 def fail(message: str, cure: str, code: Exit) -> int:
