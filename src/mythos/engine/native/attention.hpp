@@ -41,7 +41,8 @@ inline void write_value(uint16_t* page, int K, int position, const float* value)
 }
 
 // `count` <= HEADS rows of one sequence and kv head. q: rows of K bf16; last: the position of each row, to which
-// it attends; V: vectors of a row taken together, K is a multiple of 16 V; keys, values: the pages of this kv head; table: the sequence's pages; out: rows of K floats.
+// it attends; V: vectors of a row taken together, K is a multiple of 16 V; keys, values: the pages of this kv head;
+// table: the sequence's pages; out: rows of K floats.
 template <int R, int V>
 inline void attend_tile(const uint16_t* const* q, const int* last, const int32_t* table, const uint16_t* keys,
                         const uint16_t* values, int K, float* const* out) {

@@ -67,8 +67,14 @@ def unsupported(config: ModelConfig) -> str | None:
         return "latent attention"
     if moe is not None and (moe.groups > 1 or moe.latent):
         return "grouped or latent experts"
-    if config.head_dim % 16 or config.width % 16:
-        return "head widths that are not multiples of 16"
+    widths = [
+        config.width,
+        config.head_dim,
+        config.ffn,
+        *([moe.width, moe.shared * moe.width] if moe else []),
+    ]
+    if any(width % 16 for width in widths):
+        return "widths that are not multiples of 16"
     return None
 
 

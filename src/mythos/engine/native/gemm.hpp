@@ -15,6 +15,7 @@
 #include "memory.hpp"
 
 constexpr int GROUP = 64;  // input channels with one activation scale
+constexpr int PART = 16;   // of which so many go between two looks ahead; divides every K
 constexpr int PANEL = 32;  // output channels computed together: two vectors of 16
 constexpr int TILE = 6;    // rows computed together
 
@@ -104,7 +105,7 @@ inline void quantise(const float* x, int K, Rows& rows, int t) {
 
 enum class Store { set, add };
 
-// What will be read after this panel: so many lines of it are fetched beside each group.
+// What will be read after this panel: so many lines of it are fetched beside each part of a group.
 struct Ahead {
   const char* at;
   int lines;
@@ -126,17 +127,20 @@ inline void tile(const Matrix& m, int p, const Rows& a, int first, Store store, 
     __m512i sum[R][2];
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_set1_epi32(start[r * groups + g]);
-    for (int line = 0; line < ahead.lines; line++, ahead.at += 64) _mm_prefetch(ahead.at, _MM_HINT_T1);
     const int end = std::min(K, k0 + GROUP);
-    for (int k = k0; k < end; k += 4, w += PANEL * 4) {
-      const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
+    for (int part = k0; part < end; part += PART) {
+      for (int line = 0; line < ahead.lines; line++, ahead.at += 64) _mm_prefetch(ahead.at, _MM_HINT_T1);
+#pragma GCC unroll 4
+      for (int k = part; k < part + PART; k += 4, w += PANEL * 4) {
+        const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
 #pragma GCC unroll 6
-      for (int r = 0; r < R; r++) {
-        int32_t four;
-        std::memcpy(&four, q + (size_t)r * K + k, 4);
-        const __m512i v = _mm512_set1_epi32(four);
-        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, v);
-        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, v);
+        for (int r = 0; r < R; r++) {
+          int32_t four;
+          std::memcpy(&four, q + (size_t)r * K + k, 4);
+          const __m512i v = _mm512_set1_epi32(four);
+          sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, v);
+          sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, v);
+        }
       }
     }
 #pragma GCC unroll 6
@@ -174,45 +178,44 @@ inline void tile_of(int rows, const Matrix& m, int p, const Rows& a, int first, 
   }
 }
 
-// f(first row, rows, what to fetch) for each tile of `count` rows, while the `bytes` at `next` come nearer by so
-// much beside each of a tile's `groups`.
+// f(first row, rows, what to fetch) for each tile of `count` rows, while the `bytes` at `next` come nearer. Rows of one
+// tile read a panel once from end to end, which the processor foresees better than we do.
 template <class F>
 inline void tiles(int count, const uint8_t* next, size_t bytes, int groups, const F& f) {
   const int steps = (count + TILE - 1) / TILE, most = (count + steps - 1) / steps;  // as even as can be
-  const int lines = (int)(bytes / 64 + steps * groups - 1) / (steps * groups);
-  for (int i = 0; i < count; i += most, next += (size_t)64 * lines * groups)
+  const int parts = groups * (GROUP / PART);  // of one tile
+  const int lines = steps == 1 ? 0 : (int)(bytes / 64 + steps * parts - 1) / (steps * parts);
+  for (int i = 0; i < count; i += most, next += (size_t)64 * lines * parts)
     f(i, std::min(most, count - i), Ahead{(const char*)next, lines});
 }
 
-// Panels [first, last) of y[i] (+)= a[from + i] w^T for `count` rows; rows of y lie `stride` floats apart.
-inline void product(const Matrix& m, int first, int last, const Rows& a, int from, int count, Store store,
+// Panel p of y[i] (+)= a[from + i] w^T for `count` rows; rows of y lie `stride` floats apart. `next` is what will be
+// read after it.
+inline void product(const Matrix& m, int p, const uint8_t* next, const Rows& a, int from, int count, Store store,
                     float* y, size_t stride) {
-  for (int p = first; p < last; p++)
-    tiles(count, m.panel(p + 1), (size_t)PANEL * m.K, groups_of(m.K), [&](int i, int rows, Ahead ahead) {
-      tile_of(rows, m, p, a, from + i, store, m.N - p * PANEL, y + stride * i + p * PANEL, stride, ahead);
-    });
+  const size_t bytes = (size_t)PANEL * m.K;
+  tiles(count, next, bytes, groups_of(m.K), [&](int i, int rows, Ahead ahead) {
+    tile_of(rows, m, p, a, from + i, store, m.N - p * PANEL, y + stride * i + p * PANEL, stride, ahead);
+  });
 }
 
-// Pairs [first, last) of panels, gate and up by turns: y[i] = silu(gate) * up, F columns.
-inline void product_silu(const Matrix& m, int first, int last, const Rows& a, int from, int count, int F,
+// Pair p of panels, gate and up by turns: y[i] = silu(gate) * up, F columns.
+inline void product_silu(const Matrix& m, int p, const uint8_t* next, const Rows& a, int from, int count, int F,
                          float* y) {
   alignas(64) float gate[TILE][PANEL], up[TILE][PANEL];
   const int groups = groups_of(m.K);
-  for (int p = first; p < last; p++) {
-    const size_t bytes = (size_t)2 * PANEL * m.K;
-    tiles(count, m.panel(2 * p + 2), bytes, 2 * groups, [&](int i, int rows, Ahead ahead) {
-      tile_of(rows, m, 2 * p, a, from + i, Store::set, PANEL, gate[0], PANEL, ahead);
-      ahead.at += 64 * ahead.lines * groups;
-      tile_of(rows, m, 2 * p + 1, a, from + i, Store::set, PANEL, up[0], PANEL, ahead);
-      for (int r = 0; r < rows; r++)
-        for (int half = 0; half < 2; half++) {
-          const int n = p * PANEL + half * 16;
-          if (n >= F) break;
-          const __mmask16 mask = F - n >= 16 ? 0xffff : (__mmask16)((1u << (F - n)) - 1);
-          const __m512 silu = silu_of(_mm512_load_ps(gate[r] + half * 16));
-          const __m512 h = _mm512_mul_ps(silu, _mm512_load_ps(up[r] + half * 16));
-          _mm512_mask_storeu_ps(y + (size_t)F * (i + r) + n, mask, h);
-        }
-    });
-  }
+  tiles(count, next, (size_t)2 * PANEL * m.K, 2 * groups, [&](int i, int rows, Ahead ahead) {
+    tile_of(rows, m, 2 * p, a, from + i, Store::set, PANEL, gate[0], PANEL, ahead);
+    ahead.at += (size_t)64 * ahead.lines * groups * (GROUP / PART);
+    tile_of(rows, m, 2 * p + 1, a, from + i, Store::set, PANEL, up[0], PANEL, ahead);
+    for (int r = 0; r < rows; r++)
+      for (int half = 0; half < 2; half++) {
+        const int n = p * PANEL + half * 16;
+        if (n >= F) break;
+        const __mmask16 mask = F - n >= 16 ? 0xffff : (__mmask16)((1u << (F - n)) - 1);
+        const __m512 silu = silu_of(_mm512_load_ps(gate[r] + half * 16));
+        const __m512 h = _mm512_mul_ps(silu, _mm512_load_ps(up[r] + half * 16));
+        _mm512_mask_storeu_ps(y + (size_t)F * (i + r) + n, mask, h);
+      }
+  });
 }

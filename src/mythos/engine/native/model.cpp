@@ -86,7 +86,7 @@ class Model {
     }
     scratch_.resize(s.threads);
     for (auto& each : scratch_) each.resize(most + s.experts * 2 + 64);
-    counters_ = std::make_unique<std::atomic<int>[]>(8 * s.layers + 8);
+    counters_ = std::make_unique<std::atomic<int>[]>(pool_.count() * phases_);
     cos_.resize((size_t)s.positions * s.head_dim / 2), sin_.resize(cos_.size());
   }
 
@@ -99,22 +99,30 @@ class Model {
   int blocks = 0;
 
   void run(const Pass& p) {
-    for (int i = 0; i < 8 * s.layers + 8; i++) counters_[i].store(0, std::memory_order_relaxed);
+    for (int i = 0; i < pool_.count() * phases_; i++) counters_[i].store(0, std::memory_order_relaxed);
     pool_.run([&](int t) { thread(p, t); });
   }
 
  private:
-  // Items [0, count) given out to whoever is free, `step` at a time; `counter` is used for one phase only.
+  // f(item, whether it is the last of a share) for items [0, count). A thread goes through a share of its own, one
+  // behind the other as they lie in memory, and then helps the others. A counter is used for one phase only.
   template <class F>
-  void each(int counter, int count, int step, const F& f) {
-    for (;;) {
-      const int at = counters_[counter].fetch_add(step, std::memory_order_relaxed);
-      if (at >= count) return;
-      f(at, std::min(count, at + step));
+  void each(int t, int counter, int count, const F& f) {
+    for (int k = 0; k < pool_.count(); k++) {
+      const int owner = (t + k) % pool_.count();
+      const Share share(count, owner, pool_.count());
+      for (;;) {
+        const int at = share.first + counters_[owner * phases_ + counter].fetch_add(1, std::memory_order_relaxed);
+        if (at >= share.last) break;
+        f(at, at + 1 == share.last);
+      }
     }
   }
 
-  int step_of(int items) const { return std::max(1, items / (pool_.count() * 6)); }
+  // Where thread t begins to read a matrix whose panels are given out `step` at a time.
+  const uint8_t* begin(const Matrix& m, int t, int step = 1) const {
+    return m.panel(Share(m.panels / step, t, pool_.count()).first * step);
+  }
 
   // Quantised inputs of a product: row i is the K values that `make(i, scratch)` points at.
   template <class F>
@@ -127,9 +135,11 @@ class Model {
     return rows;
   }
 
-  void multiply(int counter, const Matrix& m, const Rows& a, int count, Store store, float* y,
-                size_t stride) {
-    each(counter, m.panels, step_of(m.panels), [&](int first, int last) { product(m, first, last, a, 0, count, store, y, stride); });
+  void multiply(int t, int counter, const Matrix& m, const uint8_t* after, const Rows& a, int count, Store store,
+                float* y, size_t stride) {
+    each(t, counter, m.panels, [&](int p, bool last) {
+      product(m, p, last ? after : m.panel(p + 1), a, 0, count, store, y, stride);
+    });
   }
 
   void thread(const Pass& p, int t) {
@@ -137,6 +147,7 @@ class Model {
     const Share mine(T, t, pool_.count());
     for (int i = mine.first; i < mine.last; i++) embed.row(p.tokens[i], x_.data() + (size_t)i * D);
     pool_.barrier();
+    const Matrix& to_vocabulary = s.tied ? embed : head;
     int state = 0;
     for (int l = 0; l < s.layers; l++) {
       Layer& layer = layers[l];
@@ -149,28 +160,31 @@ class Model {
       };
       {
         const Rows& a = inputs(by_width_, T, D, t, normed(layer.input_norm));
-        multiply(counter, layer.qkv, a, T, Store::set, y_.data(), qkv_width_);
+        multiply(t, counter, layer.qkv, begin(layer.o, t), a, T, Store::set, y_.data(), qkv_width_);
       }
       pool_.barrier();
       for (int i = mine.first; i < mine.last; i++) place(p, layer, i, scratch_[t].data());
       pool_.barrier();
-      attention(p, layer, counter + 1);
+      attention(p, layer, t, counter + 1);
       pool_.barrier();
       {
-        const Rows& a = inputs(by_attention_, T, H * K, t, [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; });
-        multiply(counter + 2, layer.o, a, T, Store::add, x_.data(), D);
+        const auto mixed = [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; };
+        const Rows& a = inputs(by_attention_, T, H * K, t, mixed);
+        multiply(t, counter + 2, layer.o, begin(layer.gate_up, t, 2), a, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       const Rows& a = inputs(by_width_, T, D, t, normed(layer.post_norm));
       if (layer.routed) experts(layer, a, T, t, counter + 3);
       if (layer.gate_up.N) {
         const int F = layer.down.K;
-        each(counter + 6, layer.gate_up.panels / 2, step_of(layer.gate_up.panels / 2), [&](int first, int last) {
-          product_silu(layer.gate_up, first, last, a, 0, T, F, y_.data());
+        each(t, counter + 6, layer.gate_up.panels / 2, [&](int p, bool last) {
+          const uint8_t* next = last ? begin(layer.down, t) : layer.gate_up.panel(2 * p + 2);
+          product_silu(layer.gate_up, p, next, a, 0, T, F, y_.data());
         });
         pool_.barrier();
         const Rows& inner = inputs(by_inner_, T, F, t, [&](int i, float*) { return y_.data() + (size_t)i * F; });
-        multiply(counter + 7, layer.down, inner, T, Store::add, x_.data(), D);
+        const uint8_t* after = begin(l + 1 < s.layers ? layers[l + 1].qkv : to_vocabulary, t);
+        multiply(t, counter + 7, layer.down, after, inner, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       if (state < p.state_count && p.state_layers[state] == l) {  // ascending, no layer twice
@@ -181,16 +195,16 @@ class Model {
       }
     }
     if (p.W == 0) return;
-    const Matrix& last = s.tied ? embed : head;
     for (int first = 0; first < p.W; first += HEAD_ROWS) {
       const int rows = std::min(HEAD_ROWS, p.W - first);
       const Rows& a = inputs(by_width_, rows, D, t, [&](int i, float* scratch) {
         rms_norm(x_.data() + (size_t)p.wanted[first + i] * D, norm.data(), D, s.eps, scratch);
         return scratch;
       });
-      const Share panels(last.panels, t, pool_.count());
-      product(last, panels.first, panels.last, a, 0, rows, Store::set, p.logits + (size_t)first * s.vocab,
-              s.vocab);
+      const Share panels(to_vocabulary.panels, t, pool_.count());
+      float* to = p.logits + (size_t)first * s.vocab;
+      for (int n = panels.first; n < panels.last; n++)
+        product(to_vocabulary, n, to_vocabulary.panel(n + 1), a, 0, rows, Store::set, to, s.vocab);
       pool_.barrier();
     }
   }
@@ -221,7 +235,7 @@ class Model {
       write_value(layer.values + g * head + page, K, position % BLOCK, row + (s.heads + s.kv_heads + g) * K);
   }
 
-  void attention(const Pass& p, const Layer& layer, int counter) {
+  void attention(const Pass& p, const Layer& layer, int t, int counter) {
     const int K = s.head_dim, H = s.heads, G = s.kv_heads, Q = H / G, T = p.T;
     const size_t head = (size_t)blocks * BLOCK * K;
     const int tokens = std::max(1, HEADS / Q), parts = (Q + HEADS - 1) / HEADS;  // of one tile; tiles of a group
@@ -234,7 +248,7 @@ class Model {
     }
     runs.push_back(T);
     const int tiles = ((int)runs.size() - 1) * G * parts;
-    each(counter, tiles, 1, [&](int at, int) {
+    each(t, counter, tiles, [&](int at, bool) {
       at = tiles - 1 - at;
       const int part = at % parts, g = at / parts % G, run = at / parts / G;
       const uint16_t* q[HEADS];
@@ -268,24 +282,22 @@ class Model {
     for (int n = t; n < N; n += pool_.count()) by_slot_.copy(n, a, order_[n] / A, D), where_[order_[n]] = n;
     pool_.barrier();
     // Work of all experts, in pieces of a panel or a pair of them; a step may reach over experts.
-    const auto every = [&](int phase, const std::vector<Matrix>& matrices, int pieces, const auto& work) {
-      each(phase, E * pieces, 4, [&](int first, int last) {
-        for (int at = first; at < last;) {
-          const int e = at / pieces, stop = std::min(last, (e + 1) * pieces), from = bounds_[e];
-          const int count = bounds_[e + 1] - from;
-          if (count) work(matrices[e], from, count, at - e * pieces, stop - e * pieces);
-          at = stop;
-        }
+    const auto every = [&](int phase, int pieces, const auto& work) {
+      each(t, phase, E * pieces, [&](int at, bool) {
+        const int e = at / pieces, from = bounds_[e], count = bounds_[e + 1] - from;
+        if (count) work(e, from, count, at % pieces);
       });
     };
     const auto &ups = layer.expert_gate_up, &downs = layer.expert_down;
-    every(counter, ups, ups[0].panels / 2, [&](const Matrix& m, int from, int count, int first, int last) {
-      product_silu(m, first, last, by_slot_, from, count, F, slot_up_.data() + (size_t)from * F);
+    every(counter, ups[0].panels / 2, [&](int e, int from, int count, int p) {
+      const Matrix& m = ups[e];
+      product_silu(m, p, m.panel(2 * p + 2), by_slot_, from, count, F, slot_up_.data() + (size_t)from * F);
     });
     pool_.barrier();
     const Rows& inner = inputs(by_expert_, N, F, t, [&](int n, float*) { return slot_up_.data() + (size_t)n * F; });
-    every(counter + 1, downs, downs[0].panels, [&](const Matrix& m, int from, int count, int first, int last) {
-      product(m, first, last, inner, from, count, Store::set, slot_out_.data() + (size_t)from * D, D);
+    every(counter + 1, downs[0].panels, [&](int e, int from, int count, int p) {
+      const Matrix& m = downs[e];
+      product(m, p, m.panel(p + 1), inner, from, count, Store::set, slot_out_.data() + (size_t)from * D, D);
     });
     pool_.barrier();
     for (int i = mine.first; i < mine.last; i++)
@@ -332,6 +344,7 @@ class Model {
 
   static constexpr int HEAD_ROWS = 64;
   int qkv_width_;
+  int phases_ = (8 * s.layers + 8 + 15) / 16 * 16;  // of one thread: its counters share no cache line with another's
   Buffer<float> x_, y_, mixed_, slot_up_, slot_out_, normed_, weights_;
   Buffer<uint16_t> queries_;
   Buffer<int> chosen_, order_, bounds_;
