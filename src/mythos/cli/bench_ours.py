@@ -9,7 +9,8 @@ from typing import Any
 
 from mythos.cli import local
 from mythos.cli.bench_protocol import serve
-from mythos.engine.request import Delta, Done, Lane, Request, Sampling
+from mythos.engine.generation import Generation
+from mythos.engine.request import Delta, Done, Event, Lane, Request, Sampling
 from mythos.gate.authorize import authorize
 from mythos.records.permit import Action, Permit
 from mythos.spec.load import load_family
@@ -67,24 +68,22 @@ class Ours:
         ]
         began = time.perf_counter()
 
-        async def read(generation: Any) -> tuple[list[float], Done]:
-            times: list[float] = []
-            async for event in generation:
-                if isinstance(event, Delta):
-                    times += [time.perf_counter() - began] * len(event.tokens)
-                else:
-                    return times, event
+        async def read(generation: Generation) -> Done:
+            async for events in generation.batches():
+                if isinstance(events[-1], Done):
+                    return events[-1]
             raise AssertionError("a generation ends with Done")
 
         generations = [self._service.engine.submit(permit, request) for request in requests]
+        moments = [moments_of(generation) for generation in generations]
         answers = await asyncio.gather(*(read(generation) for generation in generations))
-        for _, done in answers:
+        for done in answers:
             if done.error is not None:
                 raise RuntimeError(done.error)
         return {
-            "times": [times for times, _ in answers],
-            "prompt_tokens": [done.prompt_tokens for _, done in answers],
-            "cached_tokens": [done.cached_tokens for _, done in answers],
+            "times": [[moment - began for _, moment in each] for each in moments],
+            "prompt_tokens": [done.prompt_tokens for done in answers],
+            "cached_tokens": [done.cached_tokens for done in answers],
             "seconds": time.perf_counter() - began,
         }
 
@@ -95,6 +94,24 @@ class Ours:
         if not isinstance(answer, Permit):
             raise PermissionError(answer.message)
         return answer
+
+
+def moments_of(generation: Generation) -> list[tuple[int, float]]:
+    """A list that fills with each token and when the engine gave it, in `time.perf_counter` seconds.
+
+    Call it as soon as the request is submitted. Reading may come later, many tokens at once.
+    """
+    moments: list[tuple[int, float]] = []
+    put = generation.put
+
+    def put_and_note(event: Event) -> None:
+        if isinstance(event, Delta):
+            moment = time.perf_counter()
+            moments.extend((token, moment) for token in event.tokens)
+        put(event)
+
+    generation.put = put_and_note
+    return moments
 
 
 def read_per_token(weights: Mapping[str, Any]) -> int:

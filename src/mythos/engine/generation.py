@@ -1,6 +1,7 @@
 """The handle of one running answer: events come out, a cancel goes in. Thread safe, no torch."""
 
 import asyncio
+import math
 import threading
 import weakref
 from collections import deque
@@ -8,45 +9,64 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from mythos.engine.request import Done, Event
 
+WRITES = 250  # a second: how often all readers of batches on one loop are woken, together
+
 
 class _Waker:
     """Sets what readers on one loop wait for. Waking a loop from another thread is a system call: one does
-    for all that is put until the loop gets to it.
+    for all that is put until the loop gets to it. `rate` is the most readers that are woken in a second,
+    those of an urgent event aside.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, rate: float) -> None:
         self._loop = weakref.ref(loop)  # what knows it by its loop must not keep it
+        self._rate = rate
         self._some: deque[asyncio.Event] = deque()
         self._woken = False
+        self._next = 0.0  # when readers may be woken again, by the loop's clock
 
-    def wake(self, some: asyncio.Event) -> None:
+    def wake(self, some: asyncio.Event, urgent: bool) -> None:
         """Raises RuntimeError when the loop has closed."""
         self._some.append(some)
-        if not self._woken:
+        if urgent or not self._woken:
             self._woken = True
-            if (loop := self._loop()) is not None:
-                loop.call_soon_threadsafe(self._set)
+            if (loop := self._loop()) is None:
+                raise RuntimeError("the loop is gone")
+            loop.call_soon_threadsafe(self._set if urgent else self._soon, loop)
 
-    def _set(self) -> None:
+    def _soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop.time() < self._next:
+            loop.call_at(self._next, self._set, loop)
+        else:
+            self._set(loop)
+
+    def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         self._woken = False  # first: what is put from now on wakes again
+        readers = 0
         while self._some:
-            self._some.popleft().set()
+            some = self._some.popleft()
+            readers += not some.is_set()
+            some.set()
+        self._next = loop.time() + readers / self._rate
 
 
-_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
+_Wakers = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]
+_at_once: _Wakers = weakref.WeakKeyDictionary()
+_in_batches: _Wakers = weakref.WeakKeyDictionary()
 
 
 class Generation:
     """Events of one request: any number of `Delta`, then exactly one `Done`.
 
-    Iterate it once, either with `for` (blocks) or with `async for` (on the running loop).
+    Iterate it once: with `for` (blocks), or on the running loop with `async for`, over it or its `batches`.
     """
 
     def __init__(self, on_cancel: Callable[["Generation"], None]) -> None:
         self._events: deque[Event] = deque()
         self._ready = threading.Condition()
         self._on_cancel = on_cancel
-        self._wake: Callable[[], None] | None = None
+        self._wake: Callable[[bool], None] | None = None
+        self._begun = False
         self.cancelled = False
         self.drafter_withdrawn = False  # set when the caller may no longer use the tier that drafts
 
@@ -66,8 +86,11 @@ class Generation:
             self._events.append(event)
             wake = self._wake
             self._ready.notify()
-        if wake is not None:
-            wake()
+        # Where more than this one lies unread, its reader is on the way; the first and the last come at once.
+        urgent = not self._begun or isinstance(event, Done)
+        self._begun = True
+        if wake is not None and (urgent or len(self._events) == 1):
+            wake(urgent)
 
     async def first(self) -> Event:
         """The next event, which stays to be read. Before iterating, on the running loop."""
@@ -88,19 +111,25 @@ class Generation:
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events_from_now(take=True)
 
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """All that has come, each time there is something. The first event and the last come at once; between
+        them readers wait for more where so many read on this loop that writing each token by itself would
+        take the engine's time (`WRITES`).
+        """
+        some = self._awoken(_in_batches, WRITES)
+        while True:
+            some.clear()
+            taken: list[Event] = []
+            while self._events:
+                taken.append(self._events.popleft())
+            if taken:
+                yield taken
+                if isinstance(taken[-1], Done):
+                    return
+            await some.wait()
+
     async def _events_from_now(self, take: bool) -> AsyncIterator[Event]:
-        loop = asyncio.get_running_loop()
-        some = asyncio.Event()
-        waker = _wakers.setdefault(loop, _Waker(loop))
-
-        def wake() -> None:
-            try:
-                waker.wake(some)
-            except RuntimeError:  # the loop has closed: nobody is reading any more
-                self.cancelled = True
-
-        with self._ready:
-            self._wake = wake
+        some = self._awoken(_at_once, math.inf)
         while True:
             some.clear()
             while self._events:
@@ -108,5 +137,20 @@ class Generation:
                 yield event
                 if isinstance(event, Done):
                     return
-            if not self._events:
-                await some.wait()
+            await some.wait()
+
+    def _awoken(self, wakers: _Wakers, rate: float) -> asyncio.Event:
+        """Is set whenever something has come, from now on."""
+        loop = asyncio.get_running_loop()
+        some = asyncio.Event()
+        waker = wakers.setdefault(loop, _Waker(loop, rate))
+
+        def wake(urgent: bool) -> None:
+            try:
+                waker.wake(some, urgent)
+            except RuntimeError:  # the loop has closed: nobody is reading any more
+                self.cancelled = True
+
+        with self._ready:
+            self._wake = wake
+        return some

@@ -1,5 +1,6 @@
 """What goes into the engine and what comes out of it. No torch here: serve and cli import this file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -90,6 +91,18 @@ class Done:
 
 
 Event = Delta | Done
+
+
+def joined(events: Iterable[Event]) -> Delta | None:
+    """All text of these events as one; None where there is none."""
+    deltas = [event for event in events if isinstance(event, Delta)]
+    if len(deltas) <= 1:
+        return deltas[0] if deltas else None
+    return Delta(
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.tokens),
+        tuple(row for delta in deltas for row in delta.logprobs),
+    )
 
 
 class EngineError(Exception):

@@ -5,11 +5,12 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable
+import types
+from collections.abc import AsyncIterator, Awaitable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.types import Message, Receive, Send
@@ -81,18 +82,19 @@ class Answer:
     case: str = ""  # id of the refusal, once a safeguard has tripped
     superseded: bool = False  # another tier answers instead: nothing is metered here
 
-    async def events(self) -> AsyncIterator[Event]:
-        """The engine's events; every one read is accounted for, to the last."""
-        async for event in self.generation:
-            if isinstance(event, Done):
-                self.done = event
-                _close(self)
-            elif not self.first_text:
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """The engine's events, as many as have come; every one read is accounted for, to the last."""
+        async for events in self.generation.batches():
+            for event in events:
+                if isinstance(event, Delta):
+                    self.draft.add(event)
+                else:
+                    self.done = event
+                    _close(self)
+            if not self.first_text and isinstance(events[0], Delta):
                 self.first_text = time.monotonic() - self.call.began
                 self.call.service.metrics.first_token.observe(self.first_text)
-            if isinstance(event, Delta):
-                self.draft.add(event)
-            yield event
+            yield events
 
 
 async def prepare(call: Call, asked: Asked, action: Action) -> Prepared:
@@ -382,18 +384,33 @@ async def attended(answer: Answer, receive: Receive) -> AsyncIterator[None]:
 
 async def _read_out(answer: Answer) -> None:
     # The iterator of the failed block may be half-way: the events left are taken from the generation itself.
-    async for _ in answer.events():
+    async for _ in answer.batches():
         pass
 
 
 async def within(answer: Answer, sending: Awaitable[None]) -> None:
     """Send to the client, who must take it within the write deadline. ClientGone otherwise."""
+    steps = sending.__await__()
+    try:
+        waited_for = next(steps)
+    except StopIteration:
+        return  # nearly always: a deadline for what is over at once would cost more than the sending
     try:
         async with asyncio.timeout(answer.call.service.settings.write_seconds):
-            await sending
+            await _rest(waited_for, steps)
     except TimeoutError:
         answer.gone = True
         raise ClientGone from None
+
+
+@types.coroutine
+def _rest(waited_for: Any, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+    """What is left of an awaitable that has begun and waits for something."""
+    try:
+        yield waited_for
+        yield from steps
+    finally:
+        steps.close()
 
 
 def failure(answer: Answer) -> ApiError | None:
@@ -415,15 +432,15 @@ def failure(answer: Answer) -> ApiError | None:
     return None
 
 
-async def paced(answer: Answer) -> AsyncIterator[Event | None]:
-    """The answer's events; None for every silent while before the first one."""
-    events = answer.events()
-    first = asyncio.ensure_future(anext(events))
+async def paced(answer: Answer) -> AsyncIterator[list[Event] | None]:
+    """The answer's events in batches; None for every silent while before the first."""
+    batches = answer.batches()
+    first = asyncio.ensure_future(anext(batches))
     while not (await asyncio.wait({first}, timeout=answer.call.service.settings.ping_seconds))[0]:
         yield None
     yield first.result()
-    async for event in events:
-        yield event
+    async for events in batches:
+        yield events
 
 
 async def start_stream(send: Send, status: int = 200) -> None:

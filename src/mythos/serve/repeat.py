@@ -32,7 +32,7 @@ async def repeat(service: Service, caller: Principal, surface: str, body: bytes)
         asked = read_messages(fields, OLD_VERSION, False) if messages else read_chat(fields, False)
         answer = await begin(call, asked)
         await written(answer)
-        async for _ in answer.events():
+        async for _ in answer.batches():
             pass
         if error := failure(answer):
             raise error

@@ -83,7 +83,7 @@ async def settle(answer: "Answer", begin: "Callable[[Call, Asked], Awaitable[Ans
         call.noted[:] = noted
         return answer
     answer.superseded = True
-    async for _ in answer.events():
+    async for _ in answer.batches():
         pass
     call.noted[:] = dict.fromkeys(call.noted)
     call.note("mythos-fallback", [f"from={tier.name}", f"category={first.category}", f"case={answer.case}"])

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Send
 
-from mythos.engine.request import Delta, Done
+from mythos.engine.request import Delta, joined
 from mythos.serve.answer import Answer, attended, failure, paced, start_stream, within, written
 from mythos.serve.errors import ApiError, Dialect, envelope
 
@@ -26,12 +26,11 @@ async def answer_stream(answer: Answer, form: Form, receive: Receive, send: Send
     begun = False
     async with attended(answer, receive):
         await written(answer)
-        async for event in paced(answer):
-            out = form.idle if event is None else b""
-            if isinstance(event, Delta):
-                out = form.delta(event)
+        async for events in paced(answer):
+            delta = joined(events or ())
+            out = form.idle if events is None else b"" if delta is None else form.delta(delta)
             if not begun:
-                if isinstance(event, Done) and (error := failure(answer)) is not None:
+                if events and delta is None and (error := failure(answer)) is not None:
                     raise error
                 await start_stream(send)
                 begun = True

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Receive
 
-from mythos.engine.request import Delta, Done, Finish, TokenLogprob
+from mythos.engine.request import Done, Finish, TokenLogprob, joined
 from mythos.serve.answer import Answer, attended, failure, written
 from mythos.serve.calls import CallParser, Part
 
@@ -26,10 +26,10 @@ async def read_whole(answer: Answer, receive: Receive) -> Whole:
     logprobs: list[TokenLogprob] = []
     async with attended(answer, receive):
         await written(answer)
-        async for event in answer.events():
-            if isinstance(event, Delta):
-                logprobs += event.logprobs
-                parts += parser.feed(event.text) if parser else [("text", event.text)]
+        async for events in answer.batches():
+            if (delta := joined(events)) is not None:
+                logprobs += delta.logprobs
+                parts += parser.feed(delta.text) if parser else [("text", delta.text)]
     error = failure(answer)
     if error is not None:
         raise error
