@@ -38,6 +38,9 @@ tree_heads = sa.Table(
     sa.Column("note", sa.LargeBinary, nullable=False),
     sa.Column("time", sa.Float, nullable=False),
 )
+# Made once: building a statement takes longer than running it, and each answer runs these several times.
+_LAST = sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)
+_INSERT = ledger.insert()
 
 
 class Transactions(Protocol):
@@ -135,7 +138,7 @@ def leaf_hash(salt: bytes, event: bytes) -> bytes:
 
 def head(conn: sa.Connection) -> tuple[int, float]:
     """The next seq and the time of the last event."""
-    row = conn.execute(sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)).first()
+    row = conn.execute(_LAST).first()
     return (0, 0.0) if row is None else (row.seq + 1, row.time)
 
 
@@ -155,7 +158,8 @@ def _write(conn: sa.Connection, seq: int, now: float, event: Mapping[str, Any]) 
         raise RecordError("an event may not bring its own seq or time")
     data = canonical({**event, "seq": seq, "time": now})
     salt = secrets.token_bytes(SALT_BYTES)
-    conn.execute(ledger.insert().values(seq=seq, time=now, event=data, salt=salt, leaf=leaf_hash(salt, data)))
+    row = {"seq": seq, "time": now, "event": data, "salt": salt, "leaf": leaf_hash(salt, data)}
+    conn.execute(_INSERT, row)
     return seq
 
 

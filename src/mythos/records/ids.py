@@ -9,4 +9,8 @@ _LENGTH = 22  # 62**22 > 2**130
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 22 random letters and digits (131 bits), for example `msg_4fKq...`."""
-    return prefix + "_" + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    number, letters = secrets.randbelow(len(_ALPHABET) ** _LENGTH), []
+    for _ in range(_LENGTH):
+        number, letter = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[letter])
+    return prefix + "_" + "".join(letters)

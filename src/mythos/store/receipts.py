@@ -14,6 +14,8 @@ from mythos.records.principal import Principal
 from mythos.store.db import Store
 from mythos.store.tables import receipts
 
+_INSERT = receipts.insert()
+
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
@@ -37,7 +39,7 @@ def store_receipt(
     event = {"kind": "receipt", "id": receipt_id, "digest": hashlib.sha256(envelope).hexdigest()}
     row = {"id": receipt_id, "principal": principal.id, "org": principal.org}
     row |= {"envelope": envelope, "opening": canonical(opening), "logged": append(conn, clock, event)}
-    conn.execute(receipts.insert().values(**row))
+    conn.execute(_INSERT, row)
 
 
 def find_receipt(store: Store, principal: Principal, receipt_id: str) -> StoredReceipt | None:

@@ -12,6 +12,8 @@ from mythos.records.principal import Principal
 from mythos.store.db import Store, StoreError
 from mythos.store.tables import usage
 
+_INSERT = usage.insert()
+
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
@@ -56,7 +58,7 @@ def record_usage_in(conn: sa.Connection, clock: Clock, principal: Principal, row
     now = now_in(conn, clock)
     day = time.strftime("%Y-%m-%d", time.gmtime(now))
     try:
-        conn.execute(usage.insert().values(time=now, day=day, principal=principal.id, **asdict(row)))
+        conn.execute(_INSERT, {"time": now, "day": day, "principal": principal.id, **asdict(row)})
     except exc.IntegrityError as error:
         raise StoreError(f"usage of {row.request_id}: {error.orig}") from error
 
