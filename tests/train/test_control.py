@@ -14,7 +14,7 @@ from mythos.spec.load import FamilyError, load_family, parse_family
 from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.weights import registered
-from mythos.train.build import build_control, run_of
+from mythos.train.build import build_control, build_pruned, run_of
 from mythos.train.control import control_of, gap_closed, more_right, tokens_of
 from mythos.train.ladder import measure
 from mythos.train.loop import Metrics
@@ -63,23 +63,25 @@ def test_a_control_gets_as_many_tokens_and_is_not_registered(
     here: Any = (home, store, Clock(), OPERATOR, family, family.tier(tier), training, asked, lambda *_: None)
     found = build_control(*here)
     assert found is not None and found.tokens == spent == told[-1].tokens
-    assert (found.pruned is not None) == (tier == "student")
     assert set(found.quality) == set(material.held_out) and set(found.right) == {i.id for i in asked.items}
     assert registered(store) == rows
     after = len(told)
     assert after > before
     again = build_control(*here)  # measured once
     assert again is not None and again.right == found.right and len(told) == after
-    if found.pruned is not None:
+    if tier == "student":
+        pruned = build_pruned(
+            home, store, Clock(), OPERATOR, family, family.tier(tier), training, lambda *_: None
+        )
         (own, above), quiet = (family.tier(tier), family.tier(parent)), lambda *_: None
         made, best = (
             measure(home, store, Clock(), OPERATOR, family, one, material.held_out, quiet)
             for one in (own, above)
         )
-        share, low, high = gap_closed(made, found.pruned, best)
+        share, low, high = gap_closed(made, pruned, best)
         assert low <= share <= high and share > 0
-        assert gap_closed(best, found.pruned, best)[0] == 1.0
-        assert gap_closed(found.pruned, found.pruned, best) == (0.0, 0.0, 0.0)
+        assert gap_closed(best, pruned, best)[0] == 1.0
+        assert gap_closed(pruned, pruned, best) == (0.0, 0.0, 0.0)
     assert control_of(family, family.tier(tier)).made_by.kind == kind  # pyright: ignore[reportOptionalMemberAccess]
 
 

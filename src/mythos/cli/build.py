@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mythos.cli.controls import Beside, beside_controls, show_beside
+from mythos.cli.controls import Beside, WonBack, beside_controls, show_beside, show_won_back, won_back
 from mythos.cli.forecasts import beside
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.models import buildable, made_by, row
@@ -61,10 +61,11 @@ def run(
     if not trained:
         for tier in chosen:
             build(records, family, tier)
-        return _told(records, family, chosen, [], [], [])
+        return _told(records, family, chosen, [], [], [], [])
     give_way()  # before anything starts threads: they have the priority that they begin with
     found: list[Rung] = []
     held: list[Beside] = []
+    back: list[WonBack] = []
     training = _training(records, family, trained, whole)
     for seed in reversed(range(seeds)):  # the first one last: it is the one that stays in use
         for tier in chosen:
@@ -73,11 +74,12 @@ def run(
         _draw(records, family, trained, training, seed)
         here = rungs(records, state, training(trained[0], seed).material, seed)
         found = here + found
+        ways = {tier.name: training(tier, seed) for tier in trained}
+        back = won_back(records, state, ways, here) + back
         if control:
-            ways = {tier.name: training(tier, seed) for tier in trained}
             held = beside_controls(records, state, ways, here) + held
     ahead = beside(records, family, {tier.name: training(tier, 0) for tier in trained}, found)
-    return _told(records, family, chosen, found, held, ahead)
+    return _told(records, family, chosen, found, back, held, ahead)
 
 
 def _told(
@@ -85,6 +87,7 @@ def _told(
     family: Family,
     chosen: list[Tier],
     found: list[Rung],
+    back: list[WonBack],
     held: list[Beside],
     ahead: list[dict[str, Any]],
 ) -> int:
@@ -97,6 +100,7 @@ def _told(
                 "built": [row(state.tier(tier.name)) for tier in chosen],
                 "ladder": [{"seed": rung.seed} | rung.line() for rung in found],
                 "over_seeds": over_seeds(found) if several else [],
+                "pruned": [one.line() for one in back],
                 "controls": [one.line() for one in held],
                 "forecasts": ahead,
             }
@@ -107,6 +111,7 @@ def _told(
         note(f"{family.name}/{tier.name} is built: root {(state.tier(tier.name).root or '')[:12]}")
     if found and not json_wanted():
         show_rungs(found)
+        show_won_back(back)
         show_beside(held)
         for line in ahead:
             note(line["text"])

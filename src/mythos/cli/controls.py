@@ -22,8 +22,7 @@ AGAINST = {"experts": "{parent} trained on", "distil": "the same shape from scra
 @dataclass(frozen=True, slots=True)
 class Beside:
     """`gains`: bits per byte that the tier saves against its control, of each domain and as their mean;
-    `more`: the share of questions that it answers rightly beyond the control's; `closed`: of a distilled
-    tier the share of what pruning cost that it has won back. Each with a 95% interval.
+    `more`: the share of questions that it answers rightly beyond the control's. Each with a 95% interval.
     """
 
     tier: str
@@ -33,7 +32,6 @@ class Beside:
     gains: Mapping[str, Interval]
     right: tuple[str, str]
     more: Interval
-    closed: Interval | None
 
     def line(self) -> dict[str, Any]:
         return {
@@ -44,7 +42,6 @@ class Beside:
             **{name: spread(gain) for name, gain in self.gains.items()},
             "reasoning tasks": " / ".join(self.right),
             "more": spread(self.more, 3),
-            "gap closed": spread(self.closed, 3) if self.closed else "",
         }
 
 
@@ -65,12 +62,12 @@ def beside_controls(
             )
         if measured is not None:
             of = {one.tier.name: one for one in found}
-            lines.append(_held(of[name], of[tier.parents[0]], measured))
+            lines.append(_held(of[name], tier.parents[0], measured))
     return lines
 
 
-def _held(rung: Rung, parent: Rung, measured: "Measured") -> Beside:
-    from mythos.train.control import gap_closed, more_right
+def _held(rung: Rung, parent: str, measured: "Measured") -> Beside:
+    from mythos.train.control import more_right
     from mythos.train.ladder import step_up
 
     of, than = rung.quality, measured.quality
@@ -79,12 +76,65 @@ def _held(rung: Rung, parent: Rung, measured: "Measured") -> Beside:
     return Beside(
         tier.name,
         rung.seed,
-        AGAINST[tier.made_by.kind].format(parent=tier.parents[0]),
+        AGAINST[tier.made_by.kind].format(parent=parent),
         measured.tokens,
         gains | {"mean": step_up(of, than)},
         (share_right(rung.right), share_right(measured.right)),
         more_right(rung.right, measured.right),
-        gap_closed(of, measured.pruned, parent.quality) if measured.pruned else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WonBack:
+    """Of a distilled tier: what pruning cost against its first parent, in bits per byte, the mean over the
+    domains; and the share of it that training has won back, with a 95% interval over texts.
+    """
+
+    tier: str
+    seed: int
+    cost: float
+    closed: Interval
+
+    def line(self) -> dict[str, Any]:
+        cost = f"{self.cost:.4f}"
+        return {
+            "tier": self.tier,
+            "seed": self.seed,
+            "pruning cost": cost,
+            "won back": spread(self.closed, 3),
+        }
+
+
+def won_back(
+    records: Records, family: Family, trained: "Mapping[str, Training]", found: Sequence[Rung]
+) -> list[WonBack]:
+    """One for each tier that was pruned and distilled."""
+    from mythos.train.build import build_pruned
+    from mythos.train.control import gap_closed
+    from mythos.train.ladder import step_up
+
+    of, lines = {one.tier.name: one for one in found}, []
+    for name, how in trained.items():
+        tier = family.tier(name)
+        if tier.made_by.kind != "distil" or name not in of or tier.parents[0] not in of:
+            continue
+        with progress(f"{name}: pruned") as report:
+            here = (records.home, records.store, records.clock, OPERATOR, family, tier, how, report)
+            pruned = build_pruned(*here)
+        parent = of[tier.parents[0]].quality
+        closed = gap_closed(of[name].quality, pruned, parent)
+        lines.append(WonBack(name, of[name].seed, step_up(parent, pruned)[0], closed))
+    return lines
+
+
+def show_won_back(lines: Sequence[WonBack]) -> None:
+    if not lines:
+        return
+    drawn = [one.line() for one in lines]
+    table(list(drawn[0]), [list(line.values()) for line in drawn])
+    note(
+        "pruning cost: bits per byte against the parent before training, mean of the domains; won back: the "
+        "share of it that training made good, 95% interval over texts"
     )
 
 
@@ -96,7 +146,7 @@ def show_beside(held: Sequence[Beside]) -> None:
     note(
         "bits per byte that the tier saves against its control on the same held-out texts, 95% interval over "
         "texts; questions of reasoning_gym answered rightly by both, and by how much more, 95% interval over "
-        "questions; gap closed: of what pruning cost a distilled tier against its parent, what it won back"
+        "questions"
     )
     for name in dict.fromkeys(one.tier for one in held):
         of = [one for one in held if one.tier == name]

@@ -43,8 +43,9 @@ from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, register, registered
 from mythos.store.weights_key import weights_keyring
-from mythos.train.control import Measured, control_of, train_control
+from mythos.train.control import Measured, control_of, measure_pruned, train_control
 from mythos.train.experts import expand, expanded_config
+from mythos.train.ladder import Quality
 from mythos.train.recipes import EXPERT_DOMAINS, run_directory, run_facts, train_tier
 from mythos.train.run import Training
 from mythos.train.weights import served_tensors
@@ -128,6 +129,25 @@ def build_control(
         roots = _parents(home, store, clock, principal, family, tier)
         parents = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in roots.items()}
         return train_control(home, keyring, tier, control, parents, training, suite, progress)
+
+
+def build_pruned(
+    home: Home,
+    store: Store,
+    clock: Clock,
+    principal: Principal,
+    family: Family,
+    tier: Tier,
+    training: Training,
+    progress: Progress,
+) -> Quality:
+    """The quality that a distilled tier, which was trained so, began with, measured."""
+    require_operator(principal)
+    with alone(home, progress):
+        keyring = weights_keyring(home)
+        roots = _parents(home, store, clock, principal, family, tier)
+        parents = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in roots.items()}
+        return measure_pruned(home, keyring, tier, parents, training, progress)
 
 
 def log_beginning(

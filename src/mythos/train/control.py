@@ -17,7 +17,7 @@ from mythos.model.weights_dir import WeightsFiles
 from mythos.records.evidence import Outcome
 from mythos.records.keyring import Keyring
 from mythos.spec.family import Family, MadeBy, Tier
-from mythos.store.home import Home, write_private
+from mythos.store.home import Home, private_directory, write_private
 from mythos.train.ladder import Quality
 from mythos.train.loop import METRICS
 from mythos.train.quality import RESAMPLES, Prediction, predict
@@ -27,21 +27,18 @@ from mythos.train.sample import answers, in_training
 from mythos.train.settings import Budget, TrainError
 from mythos.train.weights import computing, model_from, plain_tensors, served_tensors
 
-MEASURED = "measured.json"
+MEASURED, PRUNED = "measured.json", "pruned.json"
 # How a shape learns fastest from scratch here (docs/notebook.md), so that the comparison is no straw man.
 FROM_SCRATCH = {"optimiser": "muon", "learning_rate": 2e-3}
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`right`: of each question of the suite whether it was answered rightly. `pruned`: of a distilled tier
-    what it began with, its parent without what was left out.
-    """
+    """`right`: of each question of the suite whether it was answered rightly."""
 
     tokens: int
     quality: Quality
     right: Mapping[str, bool]
-    pruned: Quality | None
 
 
 def control_of(family: Family, tier: Tier) -> Tier | None:
@@ -101,20 +98,32 @@ def train_control(
     if not place.exists():
         tensors = train_tier(home, keyring, control, own, same, progress)
         quality = _quality(control, tensors, training, progress)
-        right, pruned = _answered(control, tensors, training, suite, progress), None
-        if tier.made_by.kind == "distil":
-            begun = pruned_tensors(home, keyring, tier, parents, training, progress)
-            pruned = _kept(_quality(tier, begun, training, progress))
-        kept = {
-            "tokens": tokens_of(place.parent),
-            "quality": _kept(quality),
-            "right": right,
-            "pruned": pruned,
-        }
+        right = _answered(control, tensors, training, suite, progress)
+        kept = {"tokens": tokens_of(place.parent), "quality": _kept(quality), "right": right}
         write_private(place, json.dumps(kept).encode(), replace=True)
     kept = json.loads(place.read_bytes())
-    began = kept["pruned"] and _read(kept["pruned"])
-    return Measured(kept["tokens"], _read(kept["quality"]), kept["right"], began)
+    return Measured(kept["tokens"], _read(kept["quality"]), kept["right"])
+
+
+def measure_pruned(
+    home: Home,
+    keyring: Keyring,
+    tier: Tier,
+    parents: Mapping[str, WeightsFiles],
+    training: Training,
+    progress: Callable[[str, int, int], None],
+) -> Quality:
+    """What a distilled tier began with: its parent without what was left out. What was measured is kept in
+    the tier's run.
+    """
+    facts = run_facts(tier, {name: files.root for name, files in parents.items()}, training)
+    place = run_directory(home, tier, facts) / PRUNED
+    if not place.exists():
+        begun = pruned_tensors(home, keyring, tier, parents, training, progress)
+        quality = _quality(tier, begun, training, progress)
+        private_directory(place.parent)
+        write_private(place, json.dumps(_kept(quality)).encode(), replace=True)
+    return _read(json.loads(place.read_bytes()))
 
 
 def more_right(of: Mapping[str, bool], than: Mapping[str, bool], seed: int = 0) -> tuple[float, float, float]:
