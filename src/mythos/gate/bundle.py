@@ -7,7 +7,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mythos.gate.submit import state_in
 from mythos.gate.verdict import Run, domain_verdict, safeguard_verdict
 from mythos.ledger.heads import find_head, last_cosigned, prove
 from mythos.records import dsse
@@ -40,11 +39,6 @@ from mythos.store.receipts import StoredReceipt
 from mythos.store.tables import decisions, records
 
 Found = list[tuple[int, str, bytes]]  # seq, kind, envelope
-
-
-def deployment_in(store: Store, conn: sa.Connection) -> str:
-    """The digest of the first trust root, as the transaction sees it; "" where nobody is enrolled."""
-    return state_in(store, conn).deployment
 
 
 def receipt_document(home: Home, store: Store, clock: Clock, receipt: StoredReceipt) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mythos.engine.request import Delta, Done, Request
-from mythos.gate.bundle import deployment_in, receipt_document
+from mythos.gate.bundle import receipt_document
 from mythos.ledger.log import now_in
 from mythos.records.bundle import salted
 from mythos.records.canonical import canonical
@@ -65,7 +65,7 @@ def write_receipt(draft: Draft, done: Done, conn: sa.Connection) -> None:
     value = parameters(draft, salts["prompt"], salts["answer"])
     receipt = Receipt(
         id=draft.id,
-        deployment=deployment_in(service.store, conn),
+        deployment=service.deployment,
         server=key_id(key.public_key()),
         family=service.family.name,
         tier=permit.tier,

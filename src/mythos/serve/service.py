@@ -62,6 +62,7 @@ class Service:
         self.drafts: dict[str, Draft] = {}  # receipts that are pending
         self.receipt_key = service_key(self.home, SERVER_KEY)
         self.reading_out: set[asyncio.Task[None]] = set()  # cancelled, on their way to the last event
+        self.deployment = ""  # the digest of the first trust root, as of the last decision; "" without one
         self.draining = False
         self.aliases: Mapping[str, str] = {}
         # Of their own, so that loading weights never keeps the look-up of a key waiting.
@@ -81,6 +82,7 @@ class Service:
     def decide(self, principal: Principal, action: Action, tier: str) -> Permit | Refusal:
         """Ask the gate, as things stand now. Blocks (reads the database)."""
         standing = load_standing(self.home, self.store, self.family)
+        self.deployment = standing.state.deployment
         return authorize(standing, principal, action, tier, purpose_of(principal), self.clock.now())
 
     def tiers_for(self, principal: Principal) -> tuple[list[Tier], dict[str, Registered]]:
