@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mythos.cli.bench_measure import CHAT, MESSAGES, Api, Case, measure
+from mythos.cli.bench_measure import CHAT, MESSAGES, Api, Case, measure, measure_drafts
 from mythos.cli.bench_peers import worker
 from mythos.cli.bench_protocol import WorkerError
 from mythos.cli.bench_rounds import Arm, by_engine, by_server
@@ -52,6 +52,12 @@ def test_every_case_runs_on_it(ours: Arm) -> None:
         figures = measure(case, ours.worker, CONFIG.vocab, 1)
         assert set(figures) == {metric.name for metric in case.metrics}
         assert all(value > 0 for value in figures.values())
+
+
+def test_a_question_as_a_prompt_may_be_drafted(ours: Arm) -> None:
+    prompts = ours.worker.ask("encode", texts=["a a a a", "b"])["prompts"]
+    case = Case("drafts", 1, 32, "chat")
+    assert measure_drafts(case, ours.worker, prompts)["drafts-chat"] > 0
 
 
 @pytest.mark.parametrize("api", [MESSAGES, CHAT], ids=lambda api: api.path)

@@ -20,7 +20,7 @@ from mythos.cli.bench_rounds import OURS, Arm, Bench, Step, all_results, noise
 from mythos.cli.output import CommandError, Exit
 from tests.bench.toys import toy
 
-CASES = [Case("prefill", 64), Case("decode", 2, 16)]
+CASES = (Case("prefill", 64), Case("decode", 2, 16))
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +29,16 @@ def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def measured(*behaviours: str, rounds: int = 1) -> tuple[list[Arm], list[Step]]:
+def measured(
+    *behaviours: str, rounds: int = 1, chosen: tuple[Case, ...] = CASES
+) -> tuple[list[Arm], list[Step]]:
     steps: list[Step] = []
     with ExitStack() as stack:
         gauge = stack.enter_context(worker("gauge", ["-m", "mythos.cli.bench_machine"], 1))
         names = [OURS, *(f"other{n}" for n in range(1, len(behaviours)))]
         workers = [stack.enter_context(toy(behaviour)) for behaviour in behaviours]
         arms = [Arm(n, w, w.ask("load")) for n, w in zip(names, workers, strict=True)]
-        Bench(arms, gauge, 1000, "tier").measure(CASES, rounds, steps)
+        Bench(arms, gauge, 1000, "tier").measure(chosen, rounds, steps)
     return arms, steps
 
 
@@ -76,6 +78,16 @@ def test_arms_take_turns_and_the_warm_up_does_not_count() -> None:
         assert metric["ratios"]["other1"]["median"] == pytest.approx(2.0)
     assert whole["noise"]["steps"] == 8
     assert all(step.gflops > 0 and step.gbps > 0 for step in steps)
+
+
+def test_all_arms_are_asked_the_same_questions_and_only_who_can_drafts() -> None:
+    cases = (Case("decode", 1, 16), Case("drafts", 1, 16, "chat"), Case("drafts", 1, 16, "code"))
+    _, steps = measured("drafts", "well", chosen=cases)
+    plain, *drafted = all_results(cases, steps, {OURS: 1, "other1": 1})
+    assert plain["ratios"]["other1"]["median"] == pytest.approx(1.0)
+    assert [result["name"] for result in drafted] == ["drafts-chat", "drafts-code"]
+    for result in drafted:
+        assert result["ratios"]["other1"]["median"] == pytest.approx(2.0)
 
 
 def test_the_record_is_json_with_a_fixed_outline() -> None:

@@ -32,11 +32,15 @@ def run(request):
         shared = max((common(prompt, old) for old in seen), default=0)
         cached.append(shared // 256 * 256 if behaviour != "forgets" else 0)
         seen.append(prompt)
-    slow = 2 if behaviour == "slow" else 1
+    slow = 2 if behaviour == "slow" else 0.5 if request.get("drafts") and behaviour == "drafts" else 1
     times = [
         [slow * (FIRST + 0.01 * n + NEXT * t) for t in range(tokens)] for n in range(len(request["prompts"]))
     ]
     return {"times": times, "prompt_tokens": [len(p) for p in request["prompts"]], "cached_tokens": cached}
+
+
+def encode(request):
+    return {"prompts": [list(text.encode()) for text in request["texts"]]}
 
 
 def common(a, b):
@@ -45,4 +49,4 @@ def common(a, b):
 
 if __name__ == "__main__":
     behaviour = sys.argv[1]
-    serve(load=load, run=run)
+    serve(load=load, run=run, encode=encode)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from mythos.cli.bench_protocol import Worker, WorkerError
 
+DRAFTED = 96  # tokens of an answer to a question of the drafts case
 DECODE_PROMPT = 128  # tokens in the prompt of a decode measurement
 SHARED, TAIL = 2048, 32  # tokens of the shared prefix, and of what differs after it
 
@@ -31,18 +32,20 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one arm is asked in one round. `kind` is prefill, decode, prefix or server.
+    """What one arm is asked in one round. `kind` is prefill, decode, drafts, prefix or server.
 
     `size` is the prompt's tokens for prefill and the streams otherwise; `tokens` are generated per stream.
+    `asked`: of drafts the class of questions in `bench_prompts.PROMPTS`.
     """
 
     kind: str
     size: int
     tokens: int = 1
+    asked: str = ""
 
     @property
     def name(self) -> str:
-        return self.kind if self.kind == "prefix" else f"{self.kind}-{self.size}"
+        return self.kind if self.kind == "prefix" else f"{self.kind}-{self.asked or self.size}"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -52,6 +55,10 @@ class Case:
                 return (Metric(self.name, f"prefill, {self.size} tokens", "tok/s", True),)
             case "decode":
                 return (Metric(self.name, f"decode, {streams}", "tok/s", True),)
+            case "drafts":
+                return (
+                    Metric(self.name, f"decode, {streams}, {self.asked}, ours with drafts", "tok/s", True),
+                )
             case "prefix":
                 return (
                     Metric("prefix-cold", f"first token, {SHARED} shared, cold", "ms", False),
@@ -62,12 +69,13 @@ class Case:
 
 
 def cases(quick: bool) -> list[Case]:
-    """All that is measured. `quick` generates fewer tokens and leaves the long prompt to the prefix case."""
+    """All that is measured. `quick` generates fewer tokens, and leaves out the long prompt and the drafts."""
     tokens = 64 if quick else 128
     prefill = [Case("prefill", 512)] + ([] if quick else [Case("prefill", 2048)])
     decode = [Case("decode", streams, tokens) for streams in (1, 4, 16)]
+    drafts = [] if quick else [Case("drafts", 1, DRAFTED, asked) for asked in ("chat", "code")]
     server = [Case("server", streams, tokens) for streams in (1, 16)]
-    return [*prefill, *decode, Case("prefix", 1), *server]
+    return [*prefill, *decode, *drafts, Case("prefix", 1), *server]
 
 
 def prompt_tokens(count: int, vocabulary: int, *key: object) -> list[int]:
@@ -113,11 +121,26 @@ def measure(case: Case, worker: Worker, vocabulary: int, turn: int) -> dict[str,
     return {case.name: speed}
 
 
+def measure_drafts(case: Case, worker: Worker, prompts: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Tokens a second after the first of each answer, one prompt after another. Our engine may draft; the
+    others decode as they do.
+    """
+    tokens, seconds = 0, 0.0
+    for prompt in prompts:
+        (times,) = _run(worker, [prompt], case.tokens, cached=(0, len(prompt)), drafts=True)
+        tokens, seconds = tokens + len(times) - 1, seconds + times[-1] - times[0]
+    return {case.name: tokens / seconds}
+
+
 def _run(
-    worker: Worker, prompts: Sequence[Sequence[int]], tokens: int, cached: tuple[int, int]
+    worker: Worker,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    cached: tuple[int, int],
+    drafts: bool = False,
 ) -> list[list[float]]:
     """Times of all tokens, all counts checked. `cached`: least and most prompt tokens from a cache."""
-    reply = worker.ask("run", prompts=prompts, tokens=tokens)
+    reply = worker.ask("run", prompts=prompts, tokens=tokens, drafts=drafts)
     times = reply["times"]
     if [len(each) for each in times] != [tokens] * len(prompts):
         got = sorted({len(each) for each in times})

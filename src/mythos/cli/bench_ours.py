@@ -43,27 +43,34 @@ class Ours:
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Exactly `tokens` tokens for each of `prompts`."""
-        return asyncio.run(self._generate(request["prompts"], request["tokens"], chat=False))
+        """Exactly `tokens` tokens for each of `prompts`, without drafts where they are not asked for: random
+        prompts give answers that go in circles, which drafts foresee better than any text.
+        """
+        return asyncio.run(
+            self._generate(request["prompts"], request["tokens"], chat=False, speculate=request["drafts"])
+        )
 
     def chat(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the server does for a user's `texts`, without the server: answers that end where they end."""
+        prompts = self.encode(request)["prompts"]
+        return asyncio.run(self._generate(prompts, request["tokens"], chat=True, speculate=True))
+
+    def encode(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A user's `texts` as prompts."""
         from mythos.data.chat import encode_chat
 
-        loaded = self._loaded
-        prompts = [
-            encode_chat(loaded.tokenizer, loaded.chat_template, [{"role": "user", "content": text}])
-            for text in request["texts"]
-        ]
-        return asyncio.run(self._generate(prompts, request["tokens"], chat=True))
+        tokenizer, template = self._loaded.tokenizer, self._loaded.chat_template
+        turns = [[{"role": "user", "content": text}] for text in request["texts"]]
+        return {"prompts": [encode_chat(tokenizer, template, turn) for turn in turns]}
 
-    async def _generate(self, prompts: list[list[int]], tokens: int, chat: bool) -> dict[str, Any]:
+    async def _generate(
+        self, prompts: list[list[int]], tokens: int, chat: bool, speculate: bool
+    ) -> dict[str, Any]:
         permit = self._permit()
-        # Random prompts give answers that go in circles: drafts would gain more there than anywhere else. In
-        # the batch lane no prompt is held back beside decoding, so that their streams soon all run.
+        # In the batch lane no prompt is held back beside decoding, so that their streams soon all run.
         lane = Lane.INTERACTIVE if chat else Lane.BATCH
         requests = [
-            Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=chat, speculate=chat, lane=lane)
+            Request(tuple(p), tokens, Sampling(0.0), stop_at_eos=chat, speculate=speculate, lane=lane)
             for p in prompts
         ]
         began = time.perf_counter()
@@ -128,7 +135,7 @@ def read_per_token(weights: Mapping[str, Any]) -> int:
 def main() -> None:
     with contextlib.ExitStack() as stack:
         ours = Ours(stack)
-        serve(load=ours.load, run=ours.run, chat=ours.chat)
+        serve(load=ours.load, run=ours.run, chat=ours.chat, encode=ours.encode)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 Standard library only: the other engines' workers, which run apart from our environment, use this file too.
 
     {"op": "load", ...}                     -> {"versions": {...}, "settings": {...}, "weight_bytes": n, ...}
-    {"op": "run", "prompts": [[id, ...], ...], "tokens": n}
+    {"op": "run", "prompts": [[id, ...], ...], "tokens": n, "drafts": false}
         -> {"times": [[seconds, ...], ...], "prompt_tokens": [n, ...], "cached_tokens": [n, ...] | null}
     {"op": "quit"}                          the worker ends, as it does when its input closes
 
 `run` submits all prompts at once and generates exactly `tokens` tokens of each, greedily, with end-of-turn
-tokens forbidden or ignored. `times` holds a time for each generated token, in seconds since just before they
-were submitted.
+tokens forbidden or ignored; an engine that can draft does so only where `drafts` is true. `times` holds a
+time for each generated token, in seconds since just before they were submitted.
 A request that fails gives {"error": text}; an engine that is not installed gives {"missing": module}.
 """
 

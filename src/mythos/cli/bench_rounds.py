@@ -16,9 +16,11 @@ from mythos.cli.bench_measure import (
     ask_server,
     faster,
     measure,
+    measure_drafts,
     question,
     summary,
 )
+from mythos.cli.bench_prompts import PROMPTS
 from mythos.cli.bench_protocol import Worker, WorkerError
 from mythos.cli.output import note
 
@@ -100,6 +102,12 @@ class Bench:
             yield Step(case.name, turn, name, figures, seconds, speed["gflops"], speed["gbps"], use)
 
     def _turns(self, case: Case, turn: int) -> list[tuple[str, Arm, Callable[[], dict[str, float]]]]:
+        if case.kind == "drafts":
+            prompts = self.arms[0].worker.ask("encode", texts=PROMPTS[case.asked])["prompts"]
+            return [
+                (arm.name, arm, lambda arm=arm: measure_drafts(case, arm.worker, prompts))
+                for arm in self.arms
+            ]
         if case.kind != "server":
             return [
                 (arm.name, arm, lambda arm=arm: measure(case, arm.worker, self.vocabulary, turn))
