@@ -184,7 +184,7 @@ async def one(http, org: str, tier: str, rng: random.Random, told: Told, end: fl
     """One request, to its end or to where its client leaves."""
     text = " ".join(rng.choices(WORDS, k=rng.choice(PROMPTS)))
     tokens, leave = rng.choice(ANSWERS), rng.random() < LEAVE
-    stop_after = rng.randrange(1, tokens) if leave else None
+    leave_after = rng.randrange(1, 3 * tokens) if leave else None  # characters: a delta may hold many tokens
     body = {"model": tier, "max_tokens": tokens, "stream": True}
     body["messages"] = [{"role": "user", "content": text}]
     headers = {"x-api-key": org, "anthropic-version": "2023-06-01"}
@@ -193,13 +193,14 @@ async def one(http, org: str, tier: str, rng: random.Random, told: Told, end: fl
         async with http.stream("POST", "/v1/messages", json=body, headers=headers) as got:
             if got.status_code != 529:
                 assert got.status_code == 200, f"status {got.status_code}"
-                times, usage = [], 0
+                times, usage, read = [], 0, 0
                 async for line in got.aiter_lines():
                     if line.startswith("data: "):
                         event = json.loads(line[6:])
                         if event["type"] == "content_block_delta":
                             times.append(time.monotonic())
-                            if len(times) == stop_after:
+                            read += len(event["delta"]["text"])
+                            if leave_after is not None and read >= leave_after:
                                 told.first.append(times[0] - began)
                                 told.counts["cancelled"] += 1
                                 return
