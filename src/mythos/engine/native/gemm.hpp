@@ -82,25 +82,27 @@ struct Rows {
   }
 };
 
-// One row of x (K) into row t: symmetric, max|x|/127 for each group, rounded to nearest even.
-inline void quantise(const float* x, int K, Rows& rows, int t) {
-  const int groups = groups_of(K);
-  int8_t* q = rows.q.data() + (size_t)t * K;
-  for (int g = 0, k0 = 0; k0 < K; g++, k0 += GROUP) {
-    const int end = std::min(K, k0 + GROUP);
-    __m512 most = _mm512_setzero_ps();
-    for (int k = k0; k < end; k += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
-    const float top = _mm512_reduce_max_ps(most);
-    const float inverse = top > 0 ? 127.f / top : 0.f;
-    __m512i sum = _mm512_setzero_si512();
-    for (int k = k0; k < end; k += 16) {
-      const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(inverse)));
-      sum = _mm512_add_epi32(sum, v);
-      _mm_storeu_si128((__m128i*)(q + k), _mm512_cvtsepi32_epi8(v));
-    }
-    rows.s[(size_t)t * groups + g] = top / 127.f;
-    rows.start[(size_t)t * groups + g] = -128 * _mm512_reduce_add_epi32(sum);
+// `count` values, at most GROUP, into group g of row t: symmetric, max|x|/127, rounded to nearest even.
+inline void quantise_group(const float* x, int count, int K, Rows& rows, int t, int g) {
+  int8_t* q = rows.q.data() + (size_t)t * K + (size_t)g * GROUP;
+  __m512 most = _mm512_setzero_ps();
+  for (int k = 0; k < count; k += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
+  const float top = _mm512_reduce_max_ps(most);
+  const float inverse = top > 0 ? 127.f / top : 0.f;
+  __m512i sum = _mm512_setzero_si512();
+  for (int k = 0; k < count; k += 16) {
+    const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(inverse)));
+    sum = _mm512_add_epi32(sum, v);
+    _mm_storeu_si128((__m128i*)(q + k), _mm512_cvtsepi32_epi8(v));
   }
+  const size_t at = (size_t)t * groups_of(K) + g;
+  rows.s[at] = top / 127.f;
+  rows.start[at] = -128 * _mm512_reduce_add_epi32(sum);
+}
+
+// One row of x (K) into row t.
+inline void quantise(const float* x, int K, Rows& rows, int t) {
+  for (int g = 0; g < groups_of(K); g++) quantise_group(x + g * GROUP, std::min(GROUP, K - g * GROUP), K, rows, t, g);
 }
 
 enum class Store { set, add };
@@ -199,23 +201,27 @@ inline void product(const Matrix& m, int p, const uint8_t* next, const Rows& a, 
   });
 }
 
-// Pair p of panels, gate and up by turns: y[i] = silu(gate) * up, F columns.
-inline void product_silu(const Matrix& m, int p, const uint8_t* next, const Rows& a, int from, int count, int F,
-                         float* y) {
-  alignas(64) float gate[TILE][PANEL], up[TILE][PANEL];
-  const int groups = groups_of(m.K);
-  tiles(count, next, (size_t)2 * PANEL * m.K, 2 * groups, [&](int i, int rows, Ahead ahead) {
-    tile_of(rows, m, 2 * p, a, from + i, Store::set, PANEL, gate[0], PANEL, ahead);
-    ahead.at += (size_t)64 * ahead.lines * groups * (GROUP / PART);
-    tile_of(rows, m, 2 * p + 1, a, from + i, Store::set, PANEL, up[0], PANEL, ahead);
-    for (int r = 0; r < rows; r++)
-      for (int half = 0; half < 2; half++) {
-        const int n = p * PANEL + half * 16;
-        if (n >= F) break;
-        const __mmask16 mask = F - n >= 16 ? 0xffff : (__mmask16)((1u << (F - n)) - 1);
-        const __m512 silu = silu_of(_mm512_load_ps(gate[r] + half * 16));
-        const __m512 h = _mm512_mul_ps(silu, _mm512_load_ps(up[r] + half * 16));
-        _mm512_mask_storeu_ps(y + (size_t)F * (i + r) + n, mask, h);
-      }
+// Group g of the F columns of silu(gate) * up, whose panels take turns in `m`, as rows [to, to + count) of `out`: who
+// has computed a group quantises it, so that only bytes go from one thread to another.
+inline void product_silu(const Matrix& m, int g, const uint8_t* next, const Rows& a, int from, int count, int F, Rows& out,
+                         int to) {
+  constexpr int PAIRS = GROUP / PANEL;
+  alignas(64) float gate[TILE][PANEL], up[TILE][PANEL], h[TILE][GROUP];
+  const int pairs = std::min(PAIRS, m.panels / 2 - g * PAIRS), groups = groups_of(m.K);
+  tiles(count, next, (size_t)2 * pairs * PANEL * m.K, 2 * pairs * groups, [&](int i, int rows, Ahead ahead) {
+    for (int pair = 0; pair < pairs; pair++) {
+      const int p = 2 * (g * PAIRS + pair);
+      const size_t step = (size_t)64 * ahead.lines * groups * (GROUP / PART);
+      tile_of(rows, m, p, a, from + i, Store::set, PANEL, gate[0], PANEL, ahead);
+      ahead.at += step;
+      tile_of(rows, m, p + 1, a, from + i, Store::set, PANEL, up[0], PANEL, ahead);
+      ahead.at += step;
+      for (int r = 0; r < rows; r++)
+        for (int n = 0; n < PANEL; n += 16) {
+          const __m512 silu = silu_of(_mm512_load_ps(gate[r] + n));
+          _mm512_store_ps(h[r] + pair * PANEL + n, _mm512_mul_ps(silu, _mm512_load_ps(up[r] + n)));
+        }
+    }
+    for (int r = 0; r < rows; r++) quantise_group(h[r], std::min(GROUP, F - g * GROUP), F, out, to + i + r, g);
   });
 }

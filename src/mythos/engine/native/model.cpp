@@ -12,6 +12,7 @@
 
 namespace {
 
+constexpr int TURNS = 2 * GROUP / PANEL;  // panels of gate and up that make one group
 constexpr int FEW = 4;  // up to so many rows every thread makes its inputs itself: cheaper than to meet
 
 struct Sizes {  // mirrored field by field in build.py
@@ -69,17 +70,16 @@ class Model {
     x_.resize((size_t)T * s.width);
     const int inner = std::max(s.ffn, s.shared_width);
     qkv_width_ = (s.heads + 2 * s.kv_heads) * s.head_dim;
-    y_.resize((size_t)T * std::max(qkv_width_, inner));
+    y_.resize((size_t)T * qkv_width_);
     mixed_.resize((size_t)T * attention);
     queries_.resize((size_t)T * attention);
     by_width_.allocate(T, s.width, s.threads);
     by_attention_.allocate(T, attention, s.threads);
-    if (inner) by_inner_.allocate(T, inner, s.threads);
-    int most = std::max({s.width, attention, inner, s.expert_width});
+    if (inner) by_inner_.allocate(T, inner);
+    const int most = std::max(s.width, attention);
     if (s.experts) {
-      by_expert_.allocate(slots, s.expert_width, s.threads);
+      by_expert_.allocate(slots, s.expert_width);
       by_slot_.allocate(slots, s.width);
-      slot_up_.resize((size_t)slots * s.expert_width);
       slot_out_.resize((size_t)slots * s.width);
       normed_.resize((size_t)T * s.width);
       chosen_.resize(slots), order_.resize(slots), weights_.resize(slots), bounds_.resize(s.experts + 1);
@@ -121,7 +121,7 @@ class Model {
 
   // Where thread t begins to read a matrix whose panels are given out `step` at a time.
   const uint8_t* begin(const Matrix& m, int t, int step = 1) const {
-    return m.panel(Share(m.panels / step, t, pool_.count()).first * step);
+    return m.panel(Share((m.panels + step - 1) / step, t, pool_.count()).first * step);
   }
 
   // Quantised inputs of a product: row i is the K values that `make(i, scratch)` points at.
@@ -170,21 +170,20 @@ class Model {
       {
         const auto mixed = [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; };
         const Rows& a = inputs(by_attention_, T, H * K, t, mixed);
-        multiply(t, counter + 2, layer.o, begin(layer.gate_up, t, 2), a, T, Store::add, x_.data(), D);
+        multiply(t, counter + 2, layer.o, begin(layer.gate_up, t, TURNS), a, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       const Rows& a = inputs(by_width_, T, D, t, normed(layer.post_norm));
       if (layer.routed) experts(layer, a, T, t, counter + 3);
       if (layer.gate_up.N) {
         const int F = layer.down.K;
-        each(t, counter + 6, layer.gate_up.panels / 2, [&](int p, bool last) {
-          const uint8_t* next = last ? begin(layer.down, t) : layer.gate_up.panel(2 * p + 2);
-          product_silu(layer.gate_up, p, next, a, 0, T, F, y_.data());
+        each(t, counter + 6, groups_of(F), [&](int g, bool last) {
+          const uint8_t* next = last ? begin(layer.down, t) : layer.gate_up.panel(TURNS * (g + 1));
+          product_silu(layer.gate_up, g, next, a, 0, T, F, by_inner_, 0);
         });
         pool_.barrier();
-        const Rows& inner = inputs(by_inner_, T, F, t, [&](int i, float*) { return y_.data() + (size_t)i * F; });
         const uint8_t* after = begin(l + 1 < s.layers ? layers[l + 1].qkv : to_vocabulary, t);
-        multiply(t, counter + 7, layer.down, after, inner, T, Store::add, x_.data(), D);
+        multiply(t, counter + 7, layer.down, after, by_inner_, T, Store::add, x_.data(), D);
       }
       pool_.barrier();
       if (state < p.state_count && p.state_layers[state] == l) {  // ascending, no layer twice
@@ -281,7 +280,7 @@ class Model {
     pool_.barrier();
     for (int n = t; n < N; n += pool_.count()) by_slot_.copy(n, a, order_[n] / A, D), where_[order_[n]] = n;
     pool_.barrier();
-    // Work of all experts, in pieces of a panel or a pair of them; a step may reach over experts.
+    // Work of all experts, in pieces of a group or a panel.
     const auto every = [&](int phase, int pieces, const auto& work) {
       each(t, phase, E * pieces, [&](int at, bool) {
         const int e = at / pieces, from = bounds_[e], count = bounds_[e + 1] - from;
@@ -289,15 +288,13 @@ class Model {
       });
     };
     const auto &ups = layer.expert_gate_up, &downs = layer.expert_down;
-    every(counter, ups[0].panels / 2, [&](int e, int from, int count, int p) {
-      const Matrix& m = ups[e];
-      product_silu(m, p, m.panel(2 * p + 2), by_slot_, from, count, F, slot_up_.data() + (size_t)from * F);
+    every(counter, groups_of(F), [&](int e, int from, int count, int g) {
+      product_silu(ups[e], g, ups[e].panel(TURNS * (g + 1)), by_slot_, from, count, F, by_expert_, from);
     });
     pool_.barrier();
-    const Rows& inner = inputs(by_expert_, N, F, t, [&](int n, float*) { return slot_up_.data() + (size_t)n * F; });
     every(counter + 1, downs[0].panels, [&](int e, int from, int count, int p) {
       const Matrix& m = downs[e];
-      product(m, p, m.panel(p + 1), inner, from, count, Store::set, slot_out_.data() + (size_t)from * D, D);
+      product(m, p, m.panel(p + 1), by_expert_, from, count, Store::set, slot_out_.data() + (size_t)from * D, D);
     });
     pool_.barrier();
     for (int i = mine.first; i < mine.last; i++)
@@ -345,12 +342,12 @@ class Model {
   static constexpr int HEAD_ROWS = 64;
   int qkv_width_;
   int phases_ = (8 * s.layers + 8 + 15) / 16 * 16;  // of one thread: its counters share no cache line with another's
-  Buffer<float> x_, y_, mixed_, slot_up_, slot_out_, normed_, weights_;
+  Buffer<float> x_, y_, mixed_, slot_out_, normed_, weights_;
   Buffer<uint16_t> queries_;
   Buffer<int> chosen_, order_, bounds_;
   std::vector<int> where_ = std::vector<int>(std::max(1, s.rows * std::max(1, s.top_k)));
-  Inputs by_width_, by_attention_, by_inner_, by_expert_;
-  Rows by_slot_;  // what each slot's expert reads, sorted by expert
+  Inputs by_width_, by_attention_;
+  Rows by_inner_, by_expert_, by_slot_;  // the last: what each slot's expert reads, sorted by expert
   std::vector<Buffer<float>> scratch_;
   std::unique_ptr<std::atomic<int>[]> counters_;
 };
