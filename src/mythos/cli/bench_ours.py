@@ -10,7 +10,7 @@ from typing import Any
 from mythos.cli import local
 from mythos.cli.bench_protocol import serve
 from mythos.engine.generation import Generation
-from mythos.engine.request import Delta, Done, Event, Lane, Request, Sampling
+from mythos.engine.request import Done, Lane, Request, Sampling
 from mythos.gate.authorize import authorize
 from mythos.records.permit import Action, Permit
 from mythos.spec.load import load_family
@@ -75,20 +75,14 @@ class Ours:
         ]
         began = time.perf_counter()
 
-        async def read(generation: Generation) -> Done:
-            async for events in generation.batches():
-                if isinstance(events[-1], Done):
-                    return events[-1]
-            raise AssertionError("a generation ends with Done")
-
-        generations = [self._service.engine.submit(permit, request) for request in requests]
-        moments = [moments_of(generation) for generation in generations]
-        answers = await asyncio.gather(*(read(generation) for generation in generations))
+        submitted = [self._service.engine.submit(permit, request) for request in requests]
+        read = await asyncio.gather(*(read_timed(generation) for generation in submitted))
+        answers = [done for _, done in read]
         for done in answers:
             if done.error is not None:
                 raise RuntimeError(done.error)
         return {
-            "times": [[moment - began for _, moment in each] for each in moments],
+            "times": [[moment - began for _, moment in tokens] for tokens, _ in read],
             "prompt_tokens": [done.prompt_tokens for done in answers],
             "cached_tokens": [done.cached_tokens for done in answers],
             "seconds": time.perf_counter() - began,
@@ -103,22 +97,17 @@ class Ours:
         return answer
 
 
-def moments_of(generation: Generation) -> list[tuple[int, float]]:
-    """A list that fills with each token and when the engine gave it, in `time.perf_counter` seconds.
-
-    Call it as soon as the request is submitted. Reading may come later, many tokens at once.
+async def read_timed(generation: Generation) -> tuple[list[tuple[int, float]], Done]:
+    """Each token and when the engine had it, in `time.perf_counter` seconds. Read as the server reads: in
+    batches.
     """
-    moments: list[tuple[int, float]] = []
-    put = generation.put
-
-    def put_and_note(event: Event) -> None:
-        if isinstance(event, Delta):
-            moment = time.perf_counter()
-            moments.extend((token, moment) for token in event.tokens)
-        put(event)
-
-    generation.put = put_and_note
-    return moments
+    tokens: list[tuple[int, float]] = []
+    async for events in generation.batches():
+        for event in events:
+            if isinstance(event, Done):
+                return tokens, event
+            tokens += [(token, event.moment) for token in event.tokens]
+    raise AssertionError("a generation ends with Done")
 
 
 def read_per_token(weights: Mapping[str, Any]) -> int:

@@ -18,12 +18,11 @@ from mythos.cli import bench_machine as machine
 from mythos.cli import local
 from mythos.cli.bench import quiet_or_refuse, save
 from mythos.cli.bench_measure import summary
-from mythos.cli.bench_ours import moments_of
+from mythos.cli.bench_ours import read_timed
 from mythos.cli.bench_prompts import PROMPTS
 from mythos.cli.naming import DEFAULT_FAMILY, chosen_tier
 from mythos.cli.output import CommandError, Exit, emit, json_wanted, note, show, use_json
-from mythos.engine.generation import Generation
-from mythos.engine.request import Done, Request, Sampling
+from mythos.engine.request import Request, Sampling
 from mythos.records.permit import Action, Permit
 from mythos.spec.load import load_family
 
@@ -199,14 +198,12 @@ async def _answers(
 ) -> list[list[tuple[int, float]]]:
     """Each answer's tokens with the moments, in seconds, at which the engine gave them."""
 
-    async def read(generation: Generation, moments: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        async for events in generation.batches():
-            if isinstance(done := events[-1], Done) and done.error is not None:
-                raise CommandError(f"the engine failed: {done.error}")
-        return moments
-
     running = [bench.engine.submit(bench.permit, request, drafter) for request in requests]
-    return await asyncio.gather(*(read(generation, moments_of(generation)) for generation in running))
+    read = await asyncio.gather(*(read_timed(generation) for generation in running))
+    for _, done in read:
+        if done.error is not None:
+            raise CommandError(f"the engine failed: {done.error}")
+    return [tokens for tokens, _ in read]
 
 
 def _of_class(asked: str, arms: Sequence[str], turns: dict[tuple[str, str], list[Turn]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What goes into the engine and what comes out of it. No torch here: serve and cli import this file."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -66,11 +66,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Some more text. Text is held back while it may be the start of a stop string or half a character."""
+    """Some more text. Text is held back while it may be the start of a stop string or half a character.
+
+    `moment`: when the engine had it, in `time.perf_counter` seconds; it may be read later.
+    """
 
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
+    moment: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ def joined(events: Iterable[Event]) -> Delta | None:
         "".join(delta.text for delta in deltas),
         tuple(token for delta in deltas for token in delta.tokens),
         tuple(row for delta in deltas for row in delta.logprobs),
+        deltas[-1].moment,
     )
 
 

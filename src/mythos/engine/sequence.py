@@ -1,5 +1,6 @@
 """One request on its way through the engine."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class Sequence:
         )
 
     def _send(self, text: str) -> None:
-        delta = Delta(text, tuple(self.unsent), tuple(self.logprobs))
+        delta = Delta(text, tuple(self.unsent), tuple(self.logprobs), time.perf_counter())
         if self.watch is None:
             self.generation.put(delta)
         else:
