@@ -269,8 +269,8 @@ def test_stopping_drains_then_refuses(tiny):
 
 async def _read(generation) -> str:
     text = ""
-    async for event in generation:
-        text += event.text if isinstance(event, Delta) else ""
+    async for events in generation.batches():
+        text += "".join(event.text for event in events if isinstance(event, Delta))
     return text
 
 

@@ -1,4 +1,4 @@
-"""How events come out of a generation: each once, in order, one by one or in batches."""
+"""How events come out of a generation: each once, in order, to a thread or to a loop."""
 
 import asyncio
 import threading
@@ -33,17 +33,21 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-@given(st.integers(0, 200), st.booleans())
-def test_each_event_is_read_once_and_in_order(count, batches):
+async def reader(one: Generation, got: list[list[Event]]) -> None:
+    async for events in one.batches():
+        got.append(events)
+
+
+@given(st.integers(0, 200), st.booleans(), st.booleans())
+def test_each_event_is_read_once_and_in_order(count, blocking, looked):
     async def read() -> list[Event]:
         one = new()
         writer = threading.Thread(target=lambda: [one.put(e) for e in [*map(delta, range(count)), done()]])
         writer.start()
-        if batches:
-            got = [event async for some in one.batches() for event in some]
-        else:
-            got = [event async for event in one]
+        first = await one.first() if looked else None
+        got = list(one) if blocking else [event async for some in one.batches() for event in some]
         writer.join()
+        assert first in (None, got[0])  # and it is still there to be read
         return got
 
     assert asyncio.run(read()) == [*map(delta, range(count)), done()]
@@ -56,11 +60,7 @@ def test_the_first_and_the_last_come_at_once_and_others_when_it_is_time(monkeypa
     async def read() -> list[list[Event]]:
         one, got = new(), []
 
-        async def reader() -> None:
-            async for events in one.batches():
-                got.append(events)
-
-        reading = asyncio.create_task(reader())
+        reading = asyncio.create_task(reader(one, got))
         await turns()
         one.put(delta(0))
         await turns()
@@ -82,11 +82,7 @@ def test_few_readers_get_each_event_by_itself(monkeypatch):
     async def read() -> list[list[Event]]:
         one, got = new(), []
 
-        async def reader() -> None:
-            async for events in one.batches():
-                got.append(events)
-
-        reading = asyncio.create_task(reader())
+        reading = asyncio.create_task(reader(one, got))
         await turns()
         for event in (delta(0), delta(1), done()):
             one.put(event)

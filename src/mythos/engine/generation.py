@@ -1,7 +1,6 @@
 """The handle of one running answer: events come out, a cancel goes in. Thread safe, no torch."""
 
 import asyncio
-import math
 import threading
 import weakref
 from collections import deque
@@ -14,13 +13,12 @@ WRITES = 250  # a second: how often all readers of batches on one loop are woken
 
 class _Waker:
     """Sets what readers on one loop wait for. Waking a loop from another thread is a system call: one does
-    for all that is put until the loop gets to it. `rate` is the most readers that are woken in a second,
+    for all that is put until the loop gets to it. `WRITES` is the most readers that are woken in a second,
     those of an urgent event aside.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rate: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # what knows it by its loop must not keep it
-        self._rate = rate
         self._some: deque[asyncio.Event] = deque()
         self._woken = False
         self._next = 0.0  # when readers may be woken again, by the loop's clock
@@ -47,18 +45,16 @@ class _Waker:
             some = self._some.popleft()
             readers += not some.is_set()
             some.set()
-        self._next = loop.time() + readers / self._rate
+        self._next = loop.time() + readers / WRITES
 
 
-_Wakers = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]
-_at_once: _Wakers = weakref.WeakKeyDictionary()
-_in_batches: _Wakers = weakref.WeakKeyDictionary()
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
 
 
 class Generation:
     """Events of one request: any number of `Delta`, then exactly one `Done`.
 
-    Iterate it once: with `for` (blocks), or on the running loop with `async for`, over it or its `batches`.
+    Iterate it once, either with `for` (blocks) or, on the running loop, over its `batches`.
     """
 
     def __init__(self, on_cancel: Callable[["Generation"], None]) -> None:
@@ -94,9 +90,10 @@ class Generation:
 
     async def first(self) -> Event:
         """The next event, which stays to be read. Before iterating, on the running loop."""
-        async for event in self._events_from_now(take=False):
-            return event
-        raise AssertionError("a generation ends with Done")
+        some = self._awoken()
+        while not self._events:
+            await some.wait()
+        return self._events[0]
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -108,15 +105,12 @@ class Generation:
             if isinstance(event, Done):
                 return
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events_from_now(take=True)
-
     async def batches(self) -> AsyncIterator[list[Event]]:
         """All that has come, each time there is something. The first event and the last come at once; between
         them readers wait for more where so many read on this loop that writing each token by itself would
         take the engine's time (`WRITES`).
         """
-        some = self._awoken(_in_batches, WRITES)
+        some = self._awoken()
         while True:
             some.clear()
             taken: list[Event] = []
@@ -128,22 +122,11 @@ class Generation:
                     return
             await some.wait()
 
-    async def _events_from_now(self, take: bool) -> AsyncIterator[Event]:
-        some = self._awoken(_at_once, math.inf)
-        while True:
-            some.clear()
-            while self._events:
-                event = self._events.popleft() if take else self._events[0]
-                yield event
-                if isinstance(event, Done):
-                    return
-            await some.wait()
-
-    def _awoken(self, wakers: _Wakers, rate: float) -> asyncio.Event:
+    def _awoken(self) -> asyncio.Event:
         """Is set whenever something has come, from now on."""
         loop = asyncio.get_running_loop()
         some = asyncio.Event()
-        waker = wakers.setdefault(loop, _Waker(loop, rate))
+        waker = _wakers.setdefault(loop, _Waker(loop))
 
         def wake(urgent: bool) -> None:
             try:
