@@ -127,7 +127,7 @@ def build_control(
     with alone(home, progress):
         keyring = weights_keyring(home)
         roots = _parents(home, store, clock, principal, family, tier)
-        parents = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in roots.items()}
+        parents = _read(home, keyring, roots)
         return train_control(home, keyring, tier, control, parents, training, suite, progress)
 
 
@@ -146,7 +146,7 @@ def build_pruned(
     with alone(home, progress):
         keyring = weights_keyring(home)
         roots = _parents(home, store, clock, principal, family, tier)
-        parents = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in roots.items()}
+        parents = _read(home, keyring, roots)
         return measure_pruned(home, keyring, tier, parents, training, progress)
 
 
@@ -172,6 +172,10 @@ def _parents(
             )
         roots[name] = answer.root
     return roots
+
+
+def _read(home: Home, keyring: Keyring, roots: Mapping[str, str]) -> dict[str, WeightsFiles]:
+    return {name: read_weights(home.weights_dir(root), keyring, root) for name, root in roots.items()}
 
 
 def _enter_copies(
@@ -360,7 +364,7 @@ def _train(
                 "Correct the family file, or build it without --budget.",
             )
     else:
-        made_from = {n: read_weights(home.weights_dir(root), keyring, root) for n, root in parents.items()}
+        made_from = _read(home, keyring, parents)
     served = served_tensors(train_tier(home, keyring, tier, made_from, training, progress))
     progress("store", 0, 1)
     tokenizer, template = training.material.tokenizer, training.material.template

@@ -67,12 +67,7 @@ def unsupported(config: ModelConfig) -> str | None:
         return "latent attention"
     if moe is not None and (moe.groups > 1 or moe.latent):
         return "grouped or latent experts"
-    widths = [
-        config.width,
-        config.head_dim,
-        config.ffn,
-        *([moe.width, moe.shared * moe.width] if moe else []),
-    ]
+    widths = [config.width, config.head_dim, config.ffn, *([moe.width] if moe else [])]
     if any(width % 16 for width in widths):
         return "widths that are not multiples of 16"
     return None

@@ -203,8 +203,8 @@ inline void product(const Matrix& m, int p, const uint8_t* next, const Rows& a, 
 
 // Group g of the F columns of silu(gate) * up, whose panels take turns in `m`, as rows [to, to + count) of `out`: who
 // has computed a group quantises it, so that only bytes go from one thread to another.
-inline void product_silu(const Matrix& m, int g, const uint8_t* next, const Rows& a, int from, int count, int F, Rows& out,
-                         int to) {
+inline void product_silu(const Matrix& m, int g, const uint8_t* next, const Rows& a, int from, int count, int F,
+                         Rows& out, int to) {
   constexpr int PAIRS = GROUP / PANEL;
   alignas(64) float gate[TILE][PANEL], up[TILE][PANEL], h[TILE][GROUP];
   const int pairs = std::min(PAIRS, m.panels / 2 - g * PAIRS), groups = groups_of(m.K);
