@@ -30,6 +30,7 @@ MODELS = {
     "own head, biases": ModelConfig(97, 2, 64, 4, 4, 16, 96, 2048, attention_bias=True),
     "normed queries": ModelConfig(130, 2, 192, 9, 3, 64, 320, 2048, tied=True, qk_norm=True),
     "many query heads": ModelConfig(97, 2, 64, 8, 1, 32, 64, 2048, tied=True),
+    "heads of 48": ModelConfig(97, 2, 96, 2, 1, 48, 96, 2048, tied=True),
     "experts": ModelConfig(97, 2, 64, 4, 2, 32, 96, 2048, tied=True, moe=MoEConfig(8, 2, 48)),
     "experts as in V3": ModelConfig(
         97, 3, 64, 4, 2, 32, 96, 2048, tied=True, dense_layers=(0,),
@@ -122,6 +123,21 @@ def test_a_row_has_the_same_bits_in_any_company(library, name):
         got = busy.decode([*beside, mine]).logits_WV[len(beside) :]
         assert torch.equal(got, whole[at : at + count]), (at, count)
         at, step = at + count, step + 1
+
+
+def test_what_lies_in_unused_positions_changes_nothing(library):
+    """Pages come from a pool: bytes of another sequence, whose scales may be anything, are never read."""
+    loaded, _ = loaded_of(MODELS["grouped heads"])
+    clean, used = (Native(loaded, 12, b"", library, 2) for _ in range(2))
+    for layer in used.cache.kv:
+        layer.fill_(255)  # as floats, not a number
+    tokens, table = text_of(loaded.tier.config, CHUNK + 70), [9, 3, 4, 1, 7, 2]
+    assert torch.equal(through(used, table, tokens), through(clean, table, tokens))
+
+
+def test_a_position_takes_little_more_than_a_byte_a_channel(library):
+    loaded, _ = loaded_of(MODELS["normed queries"])  # heads of 64 channels
+    assert Native(loaded, 4, b"", library, 1).cache.bytes() == 2 * 3 * 2 * 4 * BLOCK * (64 + 8)
 
 
 def test_states_are_the_layers_outputs(library):

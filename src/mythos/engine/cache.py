@@ -38,7 +38,8 @@ class _Chunk:
 
 class PagedCache:
     """Blocks of one tier: `kv[l]` has shape (2G, blocks, BLOCK, K), keys first, then values; (G, ...) when
-    values are the keys themselves, as in absorbed latent attention.
+    values are the keys themselves, as in absorbed latent attention. What lies inside a block is the backend's
+    affair: the native one keeps bytes and scales, and K is the bytes of a position.
 
     Blocks are handed out for a sequence's whole possible length at once (`reserve`), so a running sequence
     never has to stop for want of memory; a sequence that does not fit waits.

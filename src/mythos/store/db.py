@@ -21,6 +21,7 @@ from mythos.store.tables import generation
 HEAD = "0003"  # the newest migration; a test compares it with the migrations directory
 BUSY_SECONDS = 15.0
 
+_GENERATION = sa.select(generation.c.value)  # made once: building it takes longer than running it
 _migrating = threading.Lock()  # alembic keeps its context in a module global
 
 
@@ -94,7 +95,7 @@ class Store:
 
 def current_generation(conn: sa.Connection) -> int:
     """A count that rises with every change to keys, weights, decisions or records, by whichever process."""
-    return conn.execute(sa.select(generation.c.value)).scalar_one()
+    return conn.execute(_GENERATION).scalar_one()
 
 
 def _engine(home: Home) -> sa.Engine:

@@ -4,8 +4,9 @@ Shape letters: T rows of a pass, W rows whose logits are wanted, V vocabulary, D
 H query heads, G kv heads, K head width.
 
 Rows of activations are quantised to int8, a scale for 64 channels, and multiplied with the int8 weights in
-whole numbers; keys and values are bf16, everything else float32. A row has the same bits in a chunk, alone
-and among others, so chunks, decoding and the checking of drafts are one computation.
+whole numbers, and so are queries with keys and attention's weights with values; everything else is float32.
+A row has the same bits in a chunk, alone and among others, so chunks, decoding and the checking of drafts are
+one computation.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mythos.engine.backend import Pass, Segment
-from mythos.engine.cache import BLOCK, CHUNK, cache_for
+from mythos.engine.cache import BLOCK, CHUNK, PagedCache
 from mythos.engine.native.build import Unavailable
 from mythos.model.quant import EXPERT_PARTS
 from mythos.model.rope import rotations
@@ -87,9 +88,10 @@ class Native:
         config = loaded.tier.config
         if (part := unsupported(config)) is not None:
             raise Unavailable(f"the native backend does not compute {part}.", "The plain backend serves.")
-        self.cache = cache_for(config, blocks, torch.bfloat16, secret)
         self._library, self._config = library, config
         _declare(library)
+        width = library.mythos_position_bytes(config.head_dim)
+        self.cache = PagedCache(config.layers, config.kv_heads, width, blocks, torch.uint8, secret)
         model, positions = loaded.model, blocks * BLOCK
         sizes = _sizes(config, positions, threads)
         cos, sin = rotations(torch.arange(positions), model.frequencies_R, model.rope_scale)
@@ -233,6 +235,7 @@ def _declare(library: ctypes.CDLL) -> None:
         at,
     ]
     library.mythos_vector.restype, library.mythos_vector.argtypes = c_int, [at, c_char_p, c_int, c_int, at]
+    library.mythos_position_bytes.restype, library.mythos_position_bytes.argtypes = c_int, [c_int]
     library.mythos_cache.restype, library.mythos_cache.argtypes = None, [at, c_int, c_int, at]
     library.mythos_run.restype = None
     library.mythos_run.argtypes = [at, c_int, at, at, at, at, at, c_int, at, at, c_int, at, at]

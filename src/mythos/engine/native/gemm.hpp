@@ -82,22 +82,11 @@ struct Rows {
   }
 };
 
-// `count` values, at most GROUP, into group g of row t: symmetric, max|x|/127, rounded to nearest even.
+// `count` values, at most GROUP, into group g of row t.
 inline void quantise_group(const float* x, int count, int K, Rows& rows, int t, int g) {
-  int8_t* q = rows.q.data() + (size_t)t * K + (size_t)g * GROUP;
-  __m512 most = _mm512_setzero_ps();
-  for (int k = 0; k < count; k += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
-  const float top = _mm512_reduce_max_ps(most);
-  const float inverse = top > 0 ? 127.f / top : 0.f;
-  __m512i sum = _mm512_setzero_si512();
-  for (int k = 0; k < count; k += 16) {
-    const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(inverse)));
-    sum = _mm512_add_epi32(sum, v);
-    _mm_storeu_si128((__m128i*)(q + k), _mm512_cvtsepi32_epi8(v));
-  }
+  const Span span = to_int8(x, count, rows.q.data() + (size_t)t * K + (size_t)g * GROUP);
   const size_t at = (size_t)t * groups_of(K) + g;
-  rows.s[at] = top / 127.f;
-  rows.start[at] = -128 * _mm512_reduce_add_epi32(sum);
+  rows.s[at] = span.scale, rows.start[at] = -128 * span.sum;
 }
 
 // One row of x (K) into row t.

@@ -3,6 +3,7 @@
 // Shape letters: T rows of a pass, D width, H query heads, G kv heads, K head width (K input channels in
 // gemm.hpp), F inner width, E experts, A experts per token, V vocabulary, W rows whose logits are wanted.
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int TURNS = 2 * GROUP / PANEL;  // panels of gate and up that make one group
 constexpr int FEW = 4;  // up to so many rows every thread makes its inputs itself: cheaper than to meet
+constexpr int MANY = 64;  // from so many rows for each thread on, weights are worth reading once for each
 
 struct Sizes {  // mirrored field by field in build.py
   int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, tied, qk_norm, positions, rows, threads;
@@ -31,13 +33,20 @@ struct Inputs {  // quantised rows: one set that all threads fill, and one of ea
   }
 };
 
+// What a thread computes of the products of a pass: a share of the panels for all rows, or, where there are many
+// rows, all panels for rows of its own, which nobody else touches and so nobody waits for.
+struct Lot {
+  bool own;
+  int first, last;
+};
+
 struct Layer {
   Buffer<float> input_norm, post_norm, q_norm, k_norm;
   Matrix qkv, o, gate_up, down;  // gate_up and down: the MLP, or the shared experts
   bool routed = false;
   Buffer<float> router, selection;  // (E, D), (E)
   std::vector<Matrix> expert_gate_up, expert_down;
-  uint16_t *keys = nullptr, *values = nullptr;  // (G, blocks, BLOCK * K) each; the caller's memory
+  uint8_t *keys = nullptr, *values = nullptr;  // (G, blocks) pages each; the caller's memory
 };
 
 // sum of squares in a fixed order, then x / rms * weight
@@ -72,7 +81,7 @@ class Model {
     qkv_width_ = (s.heads + 2 * s.kv_heads) * s.head_dim;
     y_.resize((size_t)T * qkv_width_);
     mixed_.resize((size_t)T * attention);
-    queries_.resize((size_t)T * attention);
+    queries_.resize((size_t)T * s.heads * query_bytes(s.head_dim));
     by_width_.allocate(T, s.width, s.threads);
     by_attention_.allocate(T, attention, s.threads);
     if (inner) by_inner_.allocate(T, inner);
@@ -119,34 +128,49 @@ class Model {
     }
   }
 
+  // f(piece, whether it is the last of a share) for what a thread computes of `count` pieces of a product.
+  template <class F>
+  void pieces(const Lot& lot, int t, int counter, int count, const F& f) {
+    if (!lot.own) return each(t, counter, count, f);
+    for (int at = 0; at < count; at++) f(at, at + 1 == count);
+  }
+
+  // What one thread has written of its rows is for others to read from here on.
+  void meet(const Lot& lot) {
+    if (!lot.own) pool_.barrier();
+  }
+
   // Where thread t begins to read a matrix whose panels are given out `step` at a time.
-  const uint8_t* begin(const Matrix& m, int t, int step = 1) const {
-    return m.panel(Share((m.panels + step - 1) / step, t, pool_.count()).first * step);
+  const uint8_t* begin(const Lot& lot, const Matrix& m, int t, int step = 1) const {
+    return m.panel(lot.own ? 0 : Share((m.panels + step - 1) / step, t, pool_.count()).first * step);
   }
 
   // Quantised inputs of a product: row i is the K values that `make(i, scratch)` points at.
   template <class F>
-  const Rows& inputs(Inputs& in, int count, int K, int t, const F& make) {
+  const Rows& inputs(const Lot& lot, Inputs& in, int count, int K, int t, const F& make) {
     const bool few = count <= FEW;
     Rows& rows = few ? in.own[t] : in.shared;
     const Share share(count, few ? 0 : t, few ? 1 : pool_.count());
     for (int i = share.first; i < share.last; i++) quantise(make(i, scratch_[t].data()), K, rows, i);
-    if (!few) pool_.barrier();
+    if (!few) meet(lot);
     return rows;
   }
 
-  void multiply(int t, int counter, const Matrix& m, const uint8_t* after, const Rows& a, int count, Store store,
+  void multiply(const Lot& lot, int t, int counter, const Matrix& m, const uint8_t* after, const Rows& a, Store store,
                 float* y, size_t stride) {
-    each(t, counter, m.panels, [&](int p, bool last) {
-      product(m, p, last ? after : m.panel(p + 1), a, 0, count, store, y, stride);
+    pieces(lot, t, counter, m.panels, [&](int p, bool last) {
+      const uint8_t* next = last ? after : m.panel(p + 1);
+      product(m, p, next, a, lot.first, lot.last - lot.first, store, y + lot.first * stride, stride);
     });
   }
 
   void thread(const Pass& p, int t) {
     const int T = p.T, D = s.width, K = s.head_dim, H = s.heads;
     const Share mine(T, t, pool_.count());
+    const bool own = T >= MANY * pool_.count();
+    const Lot lot{own, own ? mine.first : 0, own ? mine.last : T};
     for (int i = mine.first; i < mine.last; i++) embed.row(p.tokens[i], x_.data() + (size_t)i * D);
-    pool_.barrier();
+    meet(lot);
     const Matrix& to_vocabulary = s.tied ? embed : head;
     int state = 0;
     for (int l = 0; l < s.layers; l++) {
@@ -159,44 +183,45 @@ class Model {
         };
       };
       {
-        const Rows& a = inputs(by_width_, T, D, t, normed(layer.input_norm));
-        multiply(t, counter, layer.qkv, begin(layer.o, t), a, T, Store::set, y_.data(), qkv_width_);
+        const Rows& a = inputs(lot, by_width_, T, D, t, normed(layer.input_norm));
+        multiply(lot, t, counter, layer.qkv, begin(lot, layer.o, t), a, Store::set, y_.data(), qkv_width_);
       }
-      pool_.barrier();
+      meet(lot);
       for (int i = mine.first; i < mine.last; i++) place(p, layer, i, scratch_[t].data());
       pool_.barrier();
       attention(p, layer, t, counter + 1);
       pool_.barrier();
       {
         const auto mixed = [&](int i, float*) { return mixed_.data() + (size_t)i * H * K; };
-        const Rows& a = inputs(by_attention_, T, H * K, t, mixed);
-        multiply(t, counter + 2, layer.o, begin(layer.gate_up, t, TURNS), a, T, Store::add, x_.data(), D);
+        const Rows& a = inputs(lot, by_attention_, T, H * K, t, mixed);
+        multiply(lot, t, counter + 2, layer.o, begin(lot, layer.gate_up, t, TURNS), a, Store::add, x_.data(), D);
       }
-      pool_.barrier();
-      const Rows& a = inputs(by_width_, T, D, t, normed(layer.post_norm));
+      meet(lot);
+      const Rows& a = inputs(lot, by_width_, T, D, t, normed(layer.post_norm));
       if (layer.routed) experts(layer, a, T, t, counter + 3);
       if (layer.gate_up.N) {
         const int F = layer.down.K;
-        each(t, counter + 6, groups_of(F), [&](int g, bool last) {
-          const uint8_t* next = last ? begin(layer.down, t) : layer.gate_up.panel(TURNS * (g + 1));
-          product_silu(layer.gate_up, g, next, a, 0, T, F, by_inner_, 0);
+        pieces(lot, t, counter + 6, groups_of(F), [&](int g, bool last) {
+          const uint8_t* next = last ? begin(lot, layer.down, t) : layer.gate_up.panel(TURNS * (g + 1));
+          product_silu(layer.gate_up, g, next, a, lot.first, lot.last - lot.first, F, by_inner_, lot.first);
         });
-        pool_.barrier();
-        const uint8_t* after = begin(l + 1 < s.layers ? layers[l + 1].qkv : to_vocabulary, t);
-        multiply(t, counter + 7, layer.down, after, by_inner_, T, Store::add, x_.data(), D);
+        meet(lot);
+        const uint8_t* after = begin(lot, l + 1 < s.layers ? layers[l + 1].qkv : to_vocabulary, t);
+        multiply(lot, t, counter + 7, layer.down, after, by_inner_, Store::add, x_.data(), D);
       }
-      pool_.barrier();
+      meet(lot);
       if (state < p.state_count && p.state_layers[state] == l) {  // ascending, no layer twice
         float* to = p.states + (size_t)state++ * T * D;
         for (int i = mine.first; i < mine.last; i++)
           std::memcpy(to + (size_t)i * D, x_.data() + (size_t)i * D, D * sizeof(float));
-        pool_.barrier();
+        meet(lot);
       }
     }
+    pool_.barrier();
     if (p.W == 0) return;
     for (int first = 0; first < p.W; first += HEAD_ROWS) {
       const int rows = std::min(HEAD_ROWS, p.W - first);
-      const Rows& a = inputs(by_width_, rows, D, t, [&](int i, float* scratch) {
+      const Rows& a = inputs(Lot{false, 0, rows}, by_width_, rows, D, t, [&](int i, float* scratch) {
         rms_norm(x_.data() + (size_t)p.wanted[first + i] * D, norm.data(), D, s.eps, scratch);
         return scratch;
       });
@@ -208,35 +233,38 @@ class Model {
     }
   }
 
-  // Norms and turns the heads of row i; queries to bf16, key and value into the sequence's page.
+  // Norms and turns the heads of row i; queries to int8, key and value into the sequence's page.
   void place(const Pass& p, Layer& layer, int i, float* scratch) {
     const int K = s.head_dim, R = K / 2, position = p.positions[i];
     const int32_t* table = p.tables + p.offsets[p.segments[i]];
-    const size_t page = (size_t)table[position / BLOCK] * BLOCK * K, head = (size_t)blocks * BLOCK * K;
+    const size_t bytes = position_bytes(K) * BLOCK, page = table[position / BLOCK] * bytes, head = blocks * bytes;
     const float *cos = cos_.data() + (size_t)position * R, *sin = sin_.data() + (size_t)position * R;
     float* row = y_.data() + (size_t)i * qkv_width_;
     for (int h = 0; h < s.heads + s.kv_heads; h++) {
       const bool query = h < s.heads;
       float* from = row + h * K;
       if (s.qk_norm) rms_norm(from, (query ? layer.q_norm : layer.k_norm).data(), K, s.eps, from);
-      for (int r = 0; r < R; r++) {
-        const float a = from[r], b = from[r + R];
-        scratch[r] = a * cos[r] - b * sin[r];
-        scratch[r + R] = b * cos[r] + a * sin[r];
+      for (int r = 0; r < R; r += 8) {
+        const __m256 a = _mm256_loadu_ps(from + r), b = _mm256_loadu_ps(from + r + R);
+        const __m256 c = _mm256_loadu_ps(cos + r), d = _mm256_loadu_ps(sin + r);
+        _mm256_storeu_ps(scratch + r, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, d)));
+        _mm256_storeu_ps(scratch + r + R, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, d)));
       }
       if (query) {
-        write_query(queries_.data() + ((size_t)i * s.heads + h) * K, K, scratch);
+        write_query(queries_.data() + ((size_t)i * s.heads + h) * query_bytes(K), K, scratch);
       } else {
         write_key(layer.keys + (h - s.heads) * head + page, K, position % BLOCK, scratch);
       }
     }
-    for (int g = 0; g < s.kv_heads; g++)
-      write_value(layer.values + g * head + page, K, position % BLOCK, row + (s.heads + s.kv_heads + g) * K);
+    for (int g = 0; g < s.kv_heads; g++) {
+      const float* value = row + (s.heads + s.kv_heads + g) * K;
+      write_value(layer.values + g * head + page, K, position % BLOCK, value, (int8_t*)scratch);
+    }
   }
 
   void attention(const Pass& p, const Layer& layer, int t, int counter) {
     const int K = s.head_dim, H = s.heads, G = s.kv_heads, Q = H / G, T = p.T;
-    const size_t head = (size_t)blocks * BLOCK * K;
+    const size_t head = position_bytes(K) * BLOCK * blocks;
     const int tokens = std::max(1, HEADS / Q), parts = (Q + HEADS - 1) / HEADS;  // of one tile; tiles of a group
     // Runs of rows of one sequence, at most `tokens` long; the last ones, which see most, are given out first.
     std::vector<int> runs;
@@ -250,14 +278,15 @@ class Model {
     each(t, counter, tiles, [&](int at, bool) {
       at = tiles - 1 - at;
       const int part = at % parts, g = at / parts % G, run = at / parts / G;
-      const uint16_t* q[HEADS];
+      const uint8_t* q[HEADS];
       float* out[HEADS];
       int last[HEADS], count = 0;
       const int first = part * HEADS, end = std::min(Q, first + HEADS);
       for (int i = runs[run]; i < runs[run + 1]; i++)
         for (int h = first; h < end; h++, count++) {
           const size_t row = (size_t)i * H + g * Q + h;
-          q[count] = queries_.data() + row * K, out[count] = mixed_.data() + row * K, last[count] = p.positions[i];
+          q[count] = queries_.data() + row * query_bytes(K);
+          out[count] = mixed_.data() + row * K, last[count] = p.positions[i];
         }
       const int32_t* table = p.tables + p.offsets[p.segments[runs[run]]];
       (K % 64 ? attend<1> : attend<4>)(count, q, last, table, layer.keys + g * head, layer.values + g * head, K, out);
@@ -343,7 +372,7 @@ class Model {
   int qkv_width_;
   int phases_ = (8 * s.layers + 8 + 15) / 16 * 16;  // of one thread: its counters share no cache line with another's
   Buffer<float> x_, y_, mixed_, slot_out_, normed_, weights_;
-  Buffer<uint16_t> queries_;
+  Buffer<uint8_t> queries_;
   Buffer<int> chosen_, order_, bounds_;
   std::vector<int> where_ = std::vector<int>(std::max(1, s.rows * std::max(1, s.top_k)));
   Inputs by_width_, by_attention_;
@@ -418,10 +447,12 @@ int mythos_vector(Model* m, const char* which, int layer, int count, const float
   return 1;
 }
 
-void mythos_cache(Model* m, int layer, int blocks, uint16_t* pages) {
+int mythos_position_bytes(int head_dim) { return (int)position_bytes(head_dim); }
+
+void mythos_cache(Model* m, int layer, int blocks, uint8_t* pages) {
   m->blocks = blocks;
   m->layers[layer].keys = pages;
-  m->layers[layer].values = pages + (size_t)m->s.kv_heads * blocks * BLOCK * m->s.head_dim;
+  m->layers[layer].values = pages + position_bytes(m->s.head_dim) * BLOCK * blocks * m->s.kv_heads;
 }
 
 void mythos_run(Model* m, int T, const int32_t* tokens, const int32_t* positions, const int32_t* segments,
