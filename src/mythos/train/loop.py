@@ -220,7 +220,7 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
     """Moves the selection biases; the busiest expert's load over the mean in this step, in the
     worst layer.
     """
-    if settings.balance == "none" or not routed[0]:
+    if not routed[0]:
         return None
     worst = 0.0
     for router, *batches in zip(routers(model), *routed, strict=True):
@@ -228,7 +228,8 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
         bias_E = torch.stack([of.bias_E for of in batches]).mean(0)
         load_E = load(router, scores_TE, bias_E).float()
         worst = max(worst, (load_E.max() / load_E.mean()).item())
-        rebalance(router, scores_TE, bias_E, settings.balance)
+        if settings.balance != "none":
+            rebalance(router, scores_TE, bias_E, settings.balance)
     return worst
 
 

@@ -28,7 +28,7 @@ from mythos.train.experts import expand
 from mythos.train.on_policy import on_policy, sampler
 from mythos.train.prune import channel_importance, layers_to_keep, without_channels, without_layers
 from mythos.train.run import Run, Training
-from mythos.train.settings import TrainError, TrainSettings
+from mythos.train.settings import DECAY_SHARE, TrainError, TrainSettings
 from mythos.train.stages import CHATS, run_stages, stage_facts, stage_shares
 from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
 
@@ -37,8 +37,11 @@ WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
 DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on what is declined, and how
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
-EXPERT_SHARE = 0.2  # of the budget, for each; the rest trains router and experts together
+EXPERT_SHARE = 0.05  # of the budget, for each; the rest trains router and experts together
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
+ROUTER_SCALE = 0.5  # of the logits they begin with, so that a token's second expert has a part in it
+# A step on what a parent knows already teaches little and brings noise: most of the steps decay.
+FURTHER_DECAY = 0.6
 MERGED = "merged"  # the subdirectory of that last part
 OWN_WORDS = "on-policy"  # the subdirectory of a student's last part
 
@@ -47,13 +50,16 @@ def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
     """The settings under which a tier is trained."""
     options: Mapping[str, Any] = dict(tier.made_by.options)
     small, step = tier.made_by.kind == "pretrain", tier.train
+    further = tier.made_by.kind in ("experts", "continue")
     return TrainSettings(
         rows=step.rows or (16 if small else 4),
         length=256 if small else 512,
         accumulate=step.accumulate,
         optimiser=options["optimiser"],
         learning_rate=options["learning_rate"],
-        balance=step.balance if tier.config.moe and tier.config.moe.bias else "none",
+        decay_share=FURTHER_DECAY if further else DECAY_SHARE,
+        # Experts of domains are as busy as their domains: to balance them would send text to the wrong one.
+        balance=step.balance if tier.config.moe and tier.config.moe.bias and not further else "none",
         recompute=step.recompute,
         seed=seed,
     )
@@ -70,13 +76,22 @@ def run_facts(tier: Tier, parents: Mapping[str, str], training: Training) -> dic
         "budget": asdict(training.budget),
         "data": {name: material.train[name].digest for name in corpora_of(tier)},
         "weights": _weights(tier),
-        "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS} if tier.made_by.kind == "experts" else {},
+        "experts": _expert_facts() if tier.made_by.kind == "experts" else {},
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
     if stages := stage_facts(tier, recipe(tier, training.seed)):
         facts["stages"] = stages
     return json.loads(json.dumps(facts))  # as it is read back: no tuples
+
+
+def _expert_facts() -> dict[str, Any]:
+    return {
+        "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS},
+        "share": EXPERT_SHARE,
+        "router_rows": ROUTER_ROWS,
+        "router_scale": ROUTER_SCALE,
+    }
 
 
 def corpora_of(tier: Tier) -> list[str]:
@@ -208,7 +223,7 @@ def _merged(
     known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in ("general", *EXPERT_DOMAINS)]
     routers = domain_routers(computing(model_from(dense, plain)), known)
     for layer, weight_ED in enumerate(routers):
-        merged[f"layers.{layer}.mlp.gate.weight"] = weight_ED
+        merged[f"layers.{layer}.mlp.gate.weight"] = weight_ED * ROUTER_SCALE
     return merged
 
 

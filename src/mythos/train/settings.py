@@ -10,6 +10,9 @@ class TrainError(MythosError):
     """A training run cannot start or go on."""
 
 
+DECAY_SHARE = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """A step takes `accumulate` batches of `rows` rows of `length` tokens. TrainError when that is nothing.
@@ -28,7 +31,7 @@ class TrainSettings:
     weight_decay: float = 0.1
     clip: float = 1.0  # largest norm of the whole gradient
     warmup_steps: int = 20
-    decay_share: float = 0.2  # of all steps, at the end
+    decay_share: float = DECAY_SHARE  # of all steps, at the end
     balance: Literal["none", "bias", "quantile"] = "none"
     recompute: bool = False  # keep no activations inside a block: less memory, more time
     seed: int = 0
