@@ -257,7 +257,7 @@ def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family
     trained = make(family, "wide", of(material, budget, told))
     assert trained != copied and make(family, "wide", of(material, budget)) == trained
     assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 4  # three experts and the merge
-    assert told[-1].expert_load is not None and told[-1].expert_load < 1.5
+    assert told[-1].expert_load is not None  # not balanced: as busy as their domains
     estimate, low, _ = step_up(quality("wide"), quality("small"))
     assert 0 < low < estimate
     assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept
