@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from mythos.ledger.log import append, audit, last_time, ledger
+from mythos.ledger.log import append, audit, last_time, ledger, now_in
 from mythos.records.canonical import RecordError, canonical, parse_canonical
 from mythos.records.clock import Clock, ClockError
 from mythos.records.principal import OPERATOR, Principal
@@ -50,6 +50,20 @@ def test_events_in_order_with_leaves(store, clock, time):
         "seq": 2,
         "time": T0 + 5,
     }
+
+
+def test_a_transaction_knows_its_own_head_and_forgets_it_when_rolled_back(store, clock, time):
+    write(store, clock, {"kind": "a"})
+    with pytest.raises(RuntimeError), store.begin() as conn:
+        assert [append(conn, clock, {"kind": kind}) for kind in "bc"] == [1, 2]
+        raise RuntimeError
+    with store.begin() as conn:
+        time.now += 3
+        assert [append(conn, clock, {"kind": kind}) for kind in "de"] == [1, 2]
+        with pytest.raises(RecordError):
+            append(conn, clock, {"kind": "f", "seq": 9})
+        assert append(conn, clock, {"kind": "g"}) == 3 and now_in(conn, clock) == T0 + 3
+    assert [row.seq for row in rows(store)] == [0, 1, 2, 3] and last_time(store) == T0 + 3
 
 
 def test_the_same_event_has_another_leaf_each_time(store, clock):

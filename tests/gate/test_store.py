@@ -27,7 +27,7 @@ from mythos.store.keys import (
 )
 from mythos.store.tables import metadata
 from mythos.store.usage import UsageRow, record_usage, usage_summary
-from mythos.store.weights import decisions_for, register, registered, registry_generation, revoke_decision
+from mythos.store.weights import decisions_for, register, registered, revoke_decision
 from tests.gate.world import ROOT, T0
 
 OUTSIDERS = [
@@ -132,7 +132,7 @@ def test_a_transaction_is_undone_by_an_error(store, clock):
     with pytest.raises(ZeroDivisionError), store.begin() as conn:
         conn.exec_driver_sql("UPDATE generation SET value = 77")
         _ = 1 / 0
-    assert registry_generation(store) == 0
+    assert store.glance()[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_only_the_operator_in_person_administers(store, clock, home, built, who)
     envelope = issue_handling(home, clock, "pocket", "haiku", ROOT)
     with store.read() as conn:
         decision = conn.exec_driver_sql("SELECT id FROM decisions").scalar_one()
-    before = registry_generation(store)
+    before = store.glance()[0]
     for attempt in (
         lambda: create_key(store, clock, who, "two"),
         lambda: revoke_key(store, clock, who, key.id),
@@ -243,9 +243,9 @@ def test_only_the_operator_in_person_administers(store, clock, home, built, who)
     ):
         with pytest.raises(NotAllowed):
             attempt()
-    assert registry_generation(store) == before
+    assert store.glance()[0] == before
     register(store, clock, OPERATOR, "pocket", "haiku", ROOT, {}, envelope)  # control
-    assert registry_generation(store) > before
+    assert store.glance()[0] > before
 
 
 def test_register(store, clock, home, built, time):
@@ -369,13 +369,13 @@ def test_bad_usage_is_refused(store, clock, changes):
 
 
 def test_generation_counts_every_change_of_the_registry(store, clock, home, built):
-    seen = [registry_generation(store)]
+    seen = [store.glance()[0]]
     record_usage(store, clock, OPERATOR, usage_of("req_1"))
-    assert registry_generation(store) == seen[-1]  # not the traffic
+    assert store.glance()[0] == seen[-1]  # not the traffic
     key, _ = create_key(store, clock, OPERATOR, "one")
-    seen.append(registry_generation(store))
+    seen.append(store.glance()[0])
     revoke_key(store, clock, OPERATOR, key.id)
-    seen.append(registry_generation(store))
+    seen.append(store.glance()[0])
     register(
         store,
         clock,
@@ -386,11 +386,11 @@ def test_generation_counts_every_change_of_the_registry(store, clock, home, buil
         {},
         issue_handling(home, clock, "pocket", "opus", ROOT),
     )
-    seen.append(registry_generation(store))
+    seen.append(store.glance()[0])
     with store.read() as conn:
         decision = conn.exec_driver_sql("SELECT id FROM decisions").scalars().first()
     revoke_decision(store, clock, OPERATOR, decision, "a critical finding")
-    seen.append(registry_generation(store))
+    seen.append(store.glance()[0])
     assert seen == sorted(set(seen))
     assert len(decisions_for(store, "pocket", "opus")) == 1
 
@@ -411,3 +411,14 @@ def test_many_threads(store, clock):
     rows = list_keys(store)
     assert {row.id for row in rows} == made
     assert sum(row.revoked is not None for row in rows) == 24
+
+
+def test_a_glance_names_the_cure_of_a_broken_file(store):
+    assert store.glance() == (0, 0.0)
+    store.close()
+    for name in ("", "-wal", "-shm"):
+        store.home.database.with_name(store.home.database.name + name).unlink(missing_ok=True)
+    store.home.database.write_bytes(b"no database at all" * 500)
+    with pytest.raises(StoreError) as caught:
+        store.glance()
+    assert "backup" in caught.value.cure

@@ -50,16 +50,15 @@ def load_standing(home: Home, store: "Store", family: Family) -> Standing:
     A decision that is malformed or not signed by the operator's key does not count (see `faults`); when that
     key cannot be trusted, none does.
     """
-    from mythos.store.db import current_generation  # here, so that deciding alone needs no database
-    from mythos.store.weights import decisions_in, registered_in
+    from mythos.store.weights import decisions_in, registered_in  # here: deciding alone needs no database
 
+    # The stamp is taken before what it stands for is read: a change in between is seen next time.
+    stamp = (home.keys, key_stamp(home), store.glance()[0])
+    with _lock:
+        cached = _cache.setdefault(store, {}).get(family.name)
+    if cached is not None and cached.stamp == stamp and cached.declared == family:
+        return cached.standing
     with store.read() as conn:
-        # The stamp is taken before what it stands for is read: a change in between is seen next time.
-        stamp = (home.keys, key_stamp(home), current_generation(conn))
-        with _lock:
-            cached = _cache.setdefault(store, {}).get(family.name)
-        if cached is not None and cached.stamp == stamp and cached.declared == family:
-            return cached.standing
         roots = {row.tier: row.root for row in registered_in(conn, family.name)}
         stored = decisions_in(conn, family.name)
         state = state_in(store, conn)

@@ -7,6 +7,7 @@ leaf prefix of RFC 6962. The salt (16 random bytes) keeps a published leaf from 
 
 import hashlib
 import secrets
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -41,6 +42,8 @@ tree_heads = sa.Table(
 # Made once: building a statement takes longer than running it, and each answer runs these several times.
 _LAST = sa.select(ledger.c.seq, ledger.c.time).order_by(ledger.c.seq.desc()).limit(1)
 _INSERT = ledger.insert()
+# The head that a transaction has made. It ends with the transaction, whether that is kept or rolled back.
+_written: "weakref.WeakKeyDictionary[sa.RootTransaction, tuple[int, float]]" = weakref.WeakKeyDictionary()
 
 
 class Transactions(Protocol):
@@ -48,6 +51,7 @@ class Transactions(Protocol):
 
     def begin(self) -> AbstractContextManager[sa.Connection]: ...
     def read(self) -> AbstractContextManager[sa.Connection]: ...
+    def glance(self) -> tuple[int, float]: ...
 
 
 def append(conn: sa.Connection, clock: Clock, event: Mapping[str, Any]) -> int:
@@ -127,8 +131,7 @@ def now_in(conn: sa.Connection, clock: Clock) -> float:
 
 def last_time(store: Transactions) -> float:
     """POSIX seconds of the newest event; 0.0 when there is none."""
-    with store.read() as conn:
-        return head(conn)[1]
+    return store.glance()[1]
 
 
 def leaf_hash(salt: bytes, event: bytes) -> bytes:
@@ -138,6 +141,9 @@ def leaf_hash(salt: bytes, event: bytes) -> bytes:
 
 def head(conn: sa.Connection) -> tuple[int, float]:
     """The next seq and the time of the last event."""
+    # Who has written in a transaction knows both: nobody else can write before it ends.
+    if (known := _written.get(conn.get_transaction())) is not None:
+        return known
     row = conn.execute(_LAST).first()
     return (0, 0.0) if row is None else (row.seq + 1, row.time)
 
@@ -160,6 +166,8 @@ def _write(conn: sa.Connection, seq: int, now: float, event: Mapping[str, Any]) 
     salt = secrets.token_bytes(SALT_BYTES)
     row = {"seq": seq, "time": now, "event": data, "salt": salt, "leaf": leaf_hash(salt, data)}
     conn.execute(_INSERT, row)
+    if (transaction := conn.get_transaction()) is not None:
+        _written[transaction] = (seq + 1, now)
     return seq
 
 

@@ -15,7 +15,7 @@ from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.principal import Principal, require_operator
 from mythos.store.copies import add_copy, weights_place
-from mythos.store.db import Store, StoreError, current_generation
+from mythos.store.db import Store, StoreError
 from mythos.store.operator_key import trusted_keys
 from mythos.store.tables import decisions, weights
 
@@ -160,9 +160,3 @@ def revoke_decision(store: Store, clock: Clock, principal: Principal, decision_i
             event = {"kind": "decision.revoked", "principal": principal.id, "decision": decision_id}
             now = append_restriction(conn, clock, {**event, "reason": reason[:200]})
             conn.execute(decisions.update().where(decisions.c.id == decision_id).values(revoked=now))
-
-
-def registry_generation(store: Store) -> int:
-    """A count that rises with every change to keys, weights or decisions."""
-    with store.read() as conn:
-        return current_generation(conn)
