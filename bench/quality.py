@@ -1,9 +1,10 @@
 """What each form of opus costs in quality: perplexity on fixed text, and answers compared.
 
-    python bench/quality.py [--tokens 4096] [--prompts 200] [--new 64] [--groups] [--json]
+    python bench/quality.py [--tokens 16384] [--prompts 200] [--new 64] [--groups] [--json]
 
 Text is Python's own language reference (`pydoc_data.topics`), in sequences of 512. Forms: float32 from the
-source file; the served int8 weights in float32 (`stored`); the plain backend; the native one. Then greedy
+source file; the served int8 weights in float32 (`stored`); the plain backend; the native one; each over
+float32, with the 95% interval of a bootstrap over sequences. Then greedy
 answers of the native and the plain backend to sentences of that text: how many are the same, and where they
 part, how far the plain backend's two best logits lie from each other there. `--groups` adds `stored` with its
 activations rounded to int8, one scale for so many channels, as the native backend does with 64.
@@ -14,6 +15,7 @@ import json
 import math
 from statistics import median
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -30,12 +32,12 @@ from mythos.model.quant import dequantise
 from mythos.model.transformer import Transformer
 from mythos.store.weights_key import weights_keyring
 
-LENGTH = 512
+LENGTH, RESAMPLES = 512, 2000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--groups", action="store_true")
@@ -52,25 +54,23 @@ def main() -> None:
     text = "\n".join(topics[name] for name in sorted(topics))
     parts = torch.tensor(loaded.tokenizer.encode(text)[: asked.tokens]).split(LENGTH)
     forms = {"float32": source(file), "stored": stored(loaded.model, tier.config)}
-    perplexities = {
-        name: perplexity([whole(model, part) for part in parts], parts) for name, model in forms.items()
-    }
+    losses = {name: [loss(whole(model, part), part) for part in parts] for name, model in forms.items()}
     for backend in (plain, native):
-        perplexities[backend.name] = perplexity([through(backend, part.tolist()) for part in parts], parts)
+        losses[backend.name] = [loss(through(backend, part.tolist()), part) for part in parts]
     if asked.groups:
         for size in (None, 192, 64, 32):
             model = rounded(stored(loaded.model, tier.config), size)
             name = f"scale for {size or 'a row'}"
-            perplexities[name] = perplexity([whole(model, part) for part in parts], parts)
+            losses[name] = [loss(whole(model, part), part) for part in parts]
     sentences = [p for p in text.split(". ") if 40 < len(p) < 400]
     prompts = sentences[:: max(1, len(sentences) // asked.prompts)][: asked.prompts]
     compared = compare(plain, native, [loaded.tokenizer.encode(p) for p in prompts], asked.new)
-    right = perplexities["float32"]
+    found = {name: over(of, losses["float32"], parts) for name, of in losses.items()}
     if asked.json:
-        print(json.dumps({"tokens": asked.tokens, "perplexity": perplexities, "answers": compared}))
+        print(json.dumps({"tokens": asked.tokens, "perplexity": found, "answers": compared}))
         return
-    for name, value in perplexities.items():
-        print(f"{name:12} perplexity {value:.4f} ({value / right - 1:+.3%} of float32)")
+    for name, (value, more, low, high) in found.items():
+        print(f"{name:12} perplexity {value:.4f} ({more:+.3%} of float32, {low:+.3%} to {high:+.3%})")
     print(
         f"{compared['same']} of {compared['prompts']} answers of {asked.new} tokens are the same; "
         f"{compared['tokens_until']:.0f} tokens until they part (median); there the plain backend's two best "
@@ -124,12 +124,17 @@ def through(backend: Backend, tokens: list[int]) -> torch.Tensor:
     return torch.cat([backend.chunk(Segment(table, at, c, len(c))).logits_WV for at, c in chunks])
 
 
-def perplexity(logits: list[torch.Tensor], parts) -> float:
-    """Of every token but each sequence's first."""
-    losses = [
-        F.cross_entropy(one[:-1], part[1:], reduction="sum") for one, part in zip(logits, parts, strict=True)
-    ]
-    return math.exp(sum(loss.item() for loss in losses) / sum(len(part) - 1 for part in parts))
+def loss(logits: torch.Tensor, part: torch.Tensor) -> float:
+    """Nats of every token of a sequence but its first."""
+    return F.cross_entropy(logits[:-1], part[1:], reduction="sum").item()
+
+
+def over(losses: list[float], right: list[float], parts) -> tuple[float, float, float, float]:
+    """(perplexity, how much of it is above that of `right`, low, high)."""
+    count_N, more_N = np.array([len(part) - 1 for part in parts]), np.array(losses) - np.array(right)
+    picks = np.random.default_rng(0).integers(0, len(count_N), (RESAMPLES, len(count_N)))
+    low, high = np.expm1(np.quantile(more_N[picks].sum(1) / count_N[picks].sum(1), [0.025, 0.975]))
+    return math.exp(sum(losses) / count_N.sum()), math.expm1(more_N.sum() / count_N.sum()), low, high
 
 
 def compare(plain: Backend, native: Backend, prompts: list[list[int]], new: int) -> dict[str, float]:

@@ -76,8 +76,11 @@ def run(
         found = here + found
         ways = {tier.name: training(tier, seed) for tier in trained}
         back = won_back(records, state, ways, here) + back
-        if control:
-            held = beside_controls(records, state, ways, here) + held
+        beside_it = beside_controls(records, state, ways, here) if control else []
+        held = beside_it + held
+        if seeds > 1:  # hours may lie between the first seed's figures and the table
+            for line in [*(rung.line() for rung in here), *(one.line() for one in beside_it)]:
+                note(f"seed {seed}: " + ", ".join(f"{key} {value}" for key, value in line.items() if value))
     ahead = beside(records, family, {tier.name: training(tier, 0) for tier in trained}, found)
     return _told(records, family, chosen, found, back, held, ahead)
 
