@@ -187,7 +187,7 @@ def test_an_import_that_is_killed_goes_on_and_loses_nothing(
         import_folder(store, base.clock, OPERATOR, folder)
         store.close()
 
-    for n in (60, 150, 260):
+    for n in (50, 100, 150):
         survived, _ = run_child(work, n)
         assert not survived
     store = Store.open(base.home)

@@ -121,9 +121,8 @@ def test_how_a_step_is_cut_is_shared_and_overridden() -> None:
     first = shared.replace(b"config = { layers = 10 }", b"config = { layers = 10 }\ntrain = { rows = 2 }", 1)
     assert first != shared != POCKET
     steps = [tier.train for tier in parse_family(first, "pocket.toml").tiers]
-    assert [(step.rows, step.recompute, step.accumulate) for step in steps] == [(2, True, 1)] + [
-        (8, True, 1)
-    ] * 3
+    assert [step.rows for step in steps] == [2, 8, 8, 2]  # capybara says two itself
+    assert {(step.recompute, step.accumulate) for step in steps} == {(True, 1)}
     for wrong, said in ((b"rows = 0", "one batch of one row"), (b"balance = 'loss'", "'quantile', 'bias'")):
         with pytest.raises(FamilyError, match=said):
             parse_family(shared.replace(b"rows = 8", wrong, 1), "pocket.toml")
