@@ -142,8 +142,9 @@ def leaf_hash(salt: bytes, event: bytes) -> bytes:
 def head(conn: sa.Connection) -> tuple[int, float]:
     """The next seq and the time of the last event."""
     # Who has written in a transaction knows both: nobody else can write before it ends.
-    if (known := _written.get(conn.get_transaction())) is not None:
-        return known
+    transaction = conn.get_transaction()
+    if transaction is not None and transaction in _written:
+        return _written[transaction]
     row = conn.execute(_LAST).first()
     return (0, 0.0) if row is None else (row.seq + 1, row.time)
 
