@@ -355,7 +355,7 @@ class Engine:
     def _ready(self, loaded: LoadedTier, evict: bool) -> Runner:
         """A runner with as large a cache as there is room for, which has computed something."""
         tier, ranks = loaded.tier, loaded.ranks
-        per_block = 64 * kv_bytes_per_token(tier.config, 2)  # at most: native pages take half of it
+        per_block = 64 * kv_bytes_per_token(tier.config, 2)  # native pages take a little over half
         if ranks is not None and tier.config.mla is not None:
             per_block *= ranks.count  # every rank keeps the latents
         self._make_room(loaded.bytes + per_block * (-(-tier.context // 64)), evict)

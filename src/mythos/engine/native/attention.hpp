@@ -2,11 +2,11 @@
 //
 // score = key scale * query scale * sum over k of key[k] * query[k], a scale for SCALED channels of each;
 // out += unit * sum over positions of weight[position] * value[position], where a position's weight is its share
-// times its value's scale, in eight bits of the largest in the page.
+// times its value's scale, in eight bits of the largest of SPAN pages.
 // A page holds, for one kv head, its keys as [K/4][BLOCK][4] bytes of k + 128 and their scales as [groups][BLOCK]
 // floats, or its values as [BLOCK/4][K][4] bytes and their scales as [BLOCK] floats: what one instruction multiplies
-// lies together. A row goes through the pages in order, one after the other (online softmax, arXiv 1805.02867), so
-// that its bits depend on its own sequence alone.
+// lies together. A row goes through the pages in order, SPAN after SPAN (online softmax, arXiv 1805.02867), so that
+// its bits depend on its own sequence alone.
 #pragma once
 #include <algorithm>
 #include <cmath>
