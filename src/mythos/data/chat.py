@@ -72,7 +72,7 @@ def _break_control_names(text: str, names: Sequence[str], mark: str) -> str:
     pairs = {name[:2] for name in names} | {name[-2:] for name in names}
     pattern = "|".join(f"(?<={re.escape(pair[0])})(?={re.escape(pair[1:])})" for pair in sorted(pairs))
     text = re.sub(pattern, mark, text) if pairs else text
-    # A lone first or last character at the message's edge could be completed by what stands beside it; also when
+    # A lone first or last character at the edge could be completed by what stands beside it; also when
     # the template takes off blanks first.
     edges = "".join(map(re.escape, sorted({name[0] for name in names} | {name[-1] for name in names})))
     if edges:

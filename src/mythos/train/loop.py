@@ -116,6 +116,8 @@ def train(
     losses = _resume_metrics(run / METRICS, state.step)
     trainee = Trainee(model, compiled, settings.recompute, settings.balance == "quantile")
     flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2) * settings.step_tokens
+    if not trainee.head_VD.requires_grad:  # two products of the three
+        flops -= 2 * trainee.head_VD.numel() * settings.step_tokens
     peak, saved, spoiled, fresh = matmul_peak(), time.monotonic(), 0, True
     with _written(run) as out:
         while state.steps is None or state.step < state.steps:

@@ -3,13 +3,13 @@ the blocks.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mythos.train.muon import move
-from mythos.train.settings import TrainSettings
+from mythos.train.settings import TrainError, TrainSettings
 
 
 class Optimiser:
@@ -17,7 +17,7 @@ class Optimiser:
 
     Call `collect` after the backward of each batch of a step, and `step` once all are in. AdamW is that of
     Loshchilov and Hutter (arXiv 1711.05101), Muon that of Jordan et al. 2024; both are torch's, but for
-    stacked experts (`muon`).
+    stacked experts (`muon`). TrainError when `expert_rates` are not as many as a layer has experts.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
@@ -31,11 +31,14 @@ class Optimiser:
         }
         self._matrices = {name: master for name, master in inside.items() if master.dim() == 2}
         self._momenta = {n: torch.zeros_like(master) for n, master in inside.items() if master.dim() == 3}
-        others = [(name, master) for name, master in self.masters.items() if name not in inside]
+        self._adamw = {name: master for name, master in self.masters.items() if name not in inside}
+        self._parts = _parts_of_experts(self._adamw, settings.expert_rates)
         groups = [
-            {"params": [master for _, master in others if master.dim() >= 2]},
-            {"params": [master for _, master in others if master.dim() < 2], "weight_decay": 0.0},
+            {"params": [part for part in self._whole() if part.dim() >= 2], "times": 1.0},
+            {"params": [part for part in self._whole() if part.dim() < 2], "times": 1.0, "weight_decay": 0.0},
         ]
+        for expert, times in enumerate(settings.expert_rates):
+            groups.append({"params": [parts[expert] for parts in self._parts.values()], "times": times})
         decay = settings.weight_decay
         self._adam = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -46,6 +49,10 @@ class Optimiser:
         )
         matrices = list(self._matrices.values())
         self._muon = torch.optim.Muon(matrices, settings.matrix_rate, decay) if matrices else None
+
+    def _whole(self) -> list[Tensor]:
+        """The masters that AdamW moves at one rate."""
+        return [master for name, master in self._adamw.items() if name not in self._parts]
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -76,10 +83,14 @@ class Optimiser:
 
     def _move(self, factor: float) -> None:
         settings = self._settings
+        for name, parts in self._parts.items():
+            grad = self.masters[name].grad
+            for expert, part in enumerate(parts):
+                part.grad = None if grad is None else grad[expert]
         for optimiser, rate in ((self._adam, settings.learning_rate), (self._muon, settings.matrix_rate)):
             if optimiser is not None:
                 for group in optimiser.param_groups:
-                    group["lr"] = rate * factor
+                    group["lr"] = rate * factor * group.get("times", 1.0)
                 optimiser.step()
         for name, momentum in self._momenta.items():
             master = self.masters[name]
@@ -92,8 +103,8 @@ class Optimiser:
         """Masters and moments by name: what `restore` needs to go on exactly."""
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
         tensors |= {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
-        for name, master in self.masters.items():
-            for key, value in self._owner(name).state.get(master, {}).items():
+        for name, part, owner in self._moved():
+            for key, value in owner.state.get(part, {}).items():
                 tensors[f"{key}.{name}"] = value
         return tensors
 
@@ -105,15 +116,34 @@ class Optimiser:
             self._parameters[name].copy_(master)
             if name in self._momenta:
                 self._momenta[name].copy_(tensors[f"momentum.{name}"])
-                continue
-            keys = ("momentum_buffer",) if name in self._matrices else ("step", "exp_avg", "exp_avg_sq")
+        for name, part, owner in self._moved():
+            keys = ("step", "exp_avg", "exp_avg_sq") if owner is self._adam else ("momentum_buffer",)
             found = {key: tensors[f"{key}.{name}"] for key in keys if f"{key}.{name}" in tensors}
             if found:
-                self._owner(name).state[master] = {key: value.clone() for key, value in found.items()}
+                owner.state[part] = {key: value.clone() for key, value in found.items()}
 
-    def _owner(self, name: str) -> torch.optim.Optimizer:
-        """torch's optimiser of a parameter; that of an expert's keeps nothing of it."""
-        return self._muon if self._muon is not None and name in self._matrices else self._adam
+    def _moved(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer]]:
+        """What torch's optimisers move, each under a name of its own."""
+        for name, master in self._adamw.items():
+            for expert, part in enumerate(self._parts.get(name, ())):
+                yield f"{name}.{expert}", part, self._adam
+            if name not in self._parts:
+                yield name, master, self._adam
+        if self._muon is not None:
+            for name, master in self._matrices.items():
+                yield name, master, self._muon
+
+
+def _parts_of_experts(
+    masters: Mapping[str, Tensor], rates: tuple[float, ...]
+) -> dict[str, tuple[Tensor, ...]]:
+    """Each stack of experts as one view an expert, for each has a rate of its own; none without `rates`."""
+    if not rates:
+        return {}
+    stacks = {name: master for name, master in masters.items() if master.dim() == 3}
+    if any(len(stack) != len(rates) for stack in stacks.values()):
+        raise TrainError(f"{len(rates)} rates are given, not one for each expert.", "Correct the settings.")
+    return {name: stack.unbind() for name, stack in stacks.items()}
 
 
 def inside_block(name: str) -> bool:

@@ -38,10 +38,14 @@ DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on 
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
 EXPERT_SHARE = 0.05  # of the budget, for each; the rest trains router and experts together
+# Times the rate, for each expert; `general` is the parent's own. What the parent knows already bears less.
+EXPERT_RATES = {"general": 2.0, "coding": 1.0, "reasoning": 2.0, "defence": 1.0}
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 ROUTER_SCALE = 0.5  # of the logits they begin with, so that a token's second expert has a part in it
 # A step on what a parent knows already teaches little and brings noise: most of the steps decay.
 FURTHER_DECAY = 0.6
+# Nor is the embedding trained then: every step moves the rows of all words that it did not see, by noise.
+FIXED = ("embed.weight",)
 MERGED = "merged"  # the subdirectory of that last part
 OWN_WORDS = "on-policy"  # the subdirectory of a student's last part
 
@@ -50,19 +54,31 @@ def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
     """The settings under which a tier is trained."""
     options: Mapping[str, Any] = dict(tier.made_by.options)
     small, step = tier.made_by.kind == "pretrain", tier.train
-    further = tier.made_by.kind in ("experts", "continue")
+    further = _goes_on(tier)
     return TrainSettings(
         rows=step.rows or (16 if small else 4),
         length=256 if small else 512,
         accumulate=step.accumulate,
         optimiser=options["optimiser"],
         learning_rate=options["learning_rate"],
+        expert_rates=tuple(EXPERT_RATES.values()) if _own_rates(tier) else (),
         decay_share=FURTHER_DECAY if further else DECAY_SHARE,
         # Experts of domains are as busy as their domains: to balance them would send text to the wrong one.
         balance=step.balance if tier.config.moe and tier.config.moe.bias and not further else "none",
         recompute=step.recompute,
         seed=seed,
     )
+
+
+def _goes_on(tier: Tier) -> bool:
+    """Whether a tier is all of its parent, and trained on."""
+    return tier.made_by.kind in ("experts", "continue")
+
+
+def _own_rates(tier: Tier) -> bool:
+    """Whether it is made of experts that have rates of their own."""
+    options: Mapping[str, Any] = dict(tier.made_by.options)
+    return tier.made_by.kind == "experts" and options["optimiser"] == "adamw"
 
 
 def run_facts(tier: Tier, parents: Mapping[str, str], training: Training) -> dict[str, Any]:
@@ -77,6 +93,7 @@ def run_facts(tier: Tier, parents: Mapping[str, str], training: Training) -> dic
         "data": {name: material.train[name].digest for name in corpora_of(tier)},
         "weights": _weights(tier),
         "experts": _expert_facts() if tier.made_by.kind == "experts" else {},
+        "fixed": FIXED if _goes_on(tier) else (),
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),
     }
@@ -89,6 +106,7 @@ def _expert_facts() -> dict[str, Any]:
     return {
         "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS},
         "share": EXPERT_SHARE,
+        "rates": EXPERT_RATES,
         "router_rows": ROUTER_ROWS,
         "router_scale": ROUTER_SCALE,
     }
@@ -183,7 +201,14 @@ def _continued(
             f"{tier.name} goes on from {name} and has another shape.", "Correct the family file."
         )
     batches = mixed(run.training.material.train, WEIGHTS, run.settings)
-    return run.train(model_from(tier.config, plain[name]), batches, share=share)
+    return plain[name] | run.train(_to_go_on(tier.config, plain[name]), batches, share=share)
+
+
+def _to_go_on(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
+    model = model_from(config, tensors)
+    for name in FIXED:
+        model.get_parameter(name).requires_grad_(False)
+    return model
 
 
 def _experts(
@@ -197,13 +222,22 @@ def _experts(
     """
     corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
-        batches = mixed(corpora, MIXES[domain], settings)
-        sources.append(plain | run.train(model_from(dense, plain), batches, domain, share * EXPERT_SHARE))
+        batches, model = mixed(corpora, MIXES[domain], settings), _to_go_on(dense, plain)
+        alone = replace(run, settings=_alone(settings, domain))
+        sources.append(plain | alone.train(model, batches, domain, share * EXPERT_SHARE))
     merged = _merged(run, tier, dense, plain, sources)
     sources.clear()  # four models that nobody needs while a larger one is trained
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
     batches = mixed(corpora, WEIGHTS, _further(settings))
-    return run.train(model_from(tier.config, merged), batches, MERGED, share)
+    return merged | run.train(_to_go_on(tier.config, merged), batches, MERGED, share)
+
+
+def _alone(settings: TrainSettings, domain: str) -> TrainSettings:
+    """Those of the domain's expert while it is a model of its own."""
+    if not settings.expert_rates:
+        return settings
+    rate = settings.learning_rate * EXPERT_RATES[domain]
+    return replace(settings, learning_rate=rate, expert_rates=())
 
 
 def _further(settings: TrainSettings) -> TrainSettings:

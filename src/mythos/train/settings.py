@@ -19,6 +19,7 @@ class TrainSettings:
 
     `learning_rate` is AdamW's; with the optimiser `muon` the matrices inside the blocks have `matrix_rate`
     instead (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) and AdamW keeps the rest.
+    `expert_rates` multiplies AdamW's for each of a layer's experts; empty: 1 for all.
     """
 
     rows: int = 4
@@ -27,6 +28,7 @@ class TrainSettings:
     optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     matrix_rate: float = 0.02
+    expert_rates: tuple[float, ...] = ()
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0  # largest norm of the whole gradient
@@ -41,6 +43,8 @@ class TrainSettings:
             raise TrainError("A step needs at least one row of one token.", "Correct the settings.")
         if not (self.learning_rate > 0 and self.matrix_rate > 0 and self.clip > 0):
             raise TrainError("Learning rates and the clipping norm are above 0.", "Correct the settings.")
+        if self.expert_rates and (self.optimiser == "muon" or min(self.expert_rates) < 0):
+            raise TrainError("Rates of experts are AdamW's, from 0 up.", "Correct the settings.")
         if not 0 <= self.decay_share < 1:
             raise TrainError("The share of decaying steps lies between 0 and 1.", "Correct the settings.")
 

@@ -15,7 +15,7 @@ from mythos.train.optim import inside_block
 from mythos.train.parallel.collectives import exchanged, gathered
 from mythos.train.parallel.model import EXPERTS, RankModel, local_parameters
 from mythos.train.parallel.tensor import split_dimension
-from mythos.train.settings import TrainSettings
+from mythos.train.settings import TrainError, TrainSettings
 
 
 class ShardedOptimiser:
@@ -25,6 +25,8 @@ class ShardedOptimiser:
     """
 
     def __init__(self, model: RankModel, settings: TrainSettings) -> None:
+        if settings.expert_rates:
+            raise TrainError("On a mesh all experts have one rate.", "Leave out expert_rates.")
         self._model, self._settings = model, settings
         self.masters = local_parameters(model)
         inside = {n for n in self.masters if settings.optimiser == "muon" and inside_block(n)}
