@@ -229,7 +229,9 @@ def _experts(
     sources.clear()  # four models that nobody needs while a larger one is trained
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
     batches = mixed(corpora, WEIGHTS, _further(settings))
-    return merged | run.train(_to_go_on(tier.config, merged), batches, MERGED, share)
+    model, fixed = _to_go_on(tier.config, merged), {name: merged[name] for name in FIXED}
+    merged.clear()  # as little as the sources
+    return fixed | run.train(model, batches, MERGED, share)
 
 
 def _alone(settings: TrainSettings, domain: str) -> TrainSettings:

@@ -11,6 +11,7 @@ from mythos.model.transformer import Transformer
 from mythos.records.keyring import Keyring
 from mythos.train.batch import Batches
 from mythos.train.loop import Metrics, train
+from mythos.train.machine import give_back_memory
 from mythos.train.material import Material
 from mythos.train.settings import Budget, TrainSettings
 
@@ -52,4 +53,5 @@ class Run:
             self.place / part, self.keyring, model, batches, self.settings, budget, self.facts,
             self.training.report, self.training.pause, self.training.compiled,
         )  # fmt: skip
+        give_back_memory()  # what is next may be a model to measure or a rival to train
         return dict(trained.tensors)
