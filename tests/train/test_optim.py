@@ -5,6 +5,7 @@ import torch
 
 from mythos.spec.config import ModelConfig, MoEConfig
 from mythos.train.optim import Optimiser
+from mythos.train.parallel.optim import ShardedOptimiser
 from mythos.train.settings import TrainError, TrainSettings
 from mythos.train.weights import fresh_model
 
@@ -56,6 +57,8 @@ def test_a_restored_one_goes_on_with_the_same_bits(rates: tuple[float, ...]) -> 
 def test_rates_that_do_not_fit_are_refused() -> None:
     with pytest.raises(TrainError, match="2 rates are given"):
         Optimiser(fresh_model(CONFIG, 0), TrainSettings(expert_rates=(1.0, 2.0)))
+    with pytest.raises(TrainError, match="On a mesh"):  # before it looks at the model
+        ShardedOptimiser(None, TrainSettings(expert_rates=RATES))
     with pytest.raises(TrainError, match="AdamW's"):
         TrainSettings(optimiser="muon", expert_rates=RATES)
     with pytest.raises(TrainError, match="from 0 up"):

@@ -21,7 +21,8 @@ from mythos.train.settings import TrainError, TrainSettings
 class ShardedOptimiser:
     """What moves a rank's shards. The steps are those of `mythos.train.optim.Optimiser`.
 
-    Masters are the shards themselves: float32, gathered in the dtype that is computed with.
+    Masters are the shards themselves: float32, gathered in the dtype that is computed with. TrainError for
+    `expert_rates`, which it does not know.
     """
 
     def __init__(self, model: RankModel, settings: TrainSettings) -> None:
