@@ -116,7 +116,7 @@ def train(
     losses = _resume_metrics(run / METRICS, state.step)
     trainee = Trainee(model, compiled, settings.recompute, settings.balance == "quantile")
     flops = 3 * flops_per_token(model.config, (settings.length + 1) // 2) * settings.step_tokens
-    if not trainee.head_VD.requires_grad:  # two products of the three
+    if not trainee.head_VD.requires_grad:  # it has two products, not three
         flops -= 2 * trainee.head_VD.numel() * settings.step_tokens
     peak, saved, spoiled, fresh = matmul_peak(), time.monotonic(), 0, True
     with _written(run) as out:
