@@ -42,6 +42,21 @@ def test_layers_that_do_nothing_go_first() -> None:
     assert mean_loss(kept, [batches(0, 4)]) == pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("config", [DEEP, replace(DEEP, moe=MoEConfig(4, 2, 32))])
+def test_the_search_finds_what_trying_all_whole_models_finds(config, seed: int) -> None:
+    tensors, sample = floats(config, seed), [batches(0, 2), batches(8, 2)]
+    left = list(range(4))
+    while len(left) > 1:
+        tried = {}
+        for layer in left:
+            rest = [other for other in left if other != layer]
+            shallow = model_from(replace(config, layers=len(rest)), without_layers(tensors, rest))
+            tried[layer] = mean_loss(shallow, sample)
+        left.remove(min(tried, key=lambda layer: tried[layer]))
+        assert layers_to_keep(model_from(config, tensors), len(left), sample) == left
+
+
 def test_channels_that_do_nothing_go_first() -> None:
     tensors = floats()
     dead = torch.arange(0, 64, 2)

@@ -3,6 +3,7 @@
 Shape letters: R rows of L tokens, T = R * L token rows, D width, E experts
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,14 +68,22 @@ class Trainee:
 
     def hidden(self, batch: Packed) -> tuple[Tensor, list[Routed]]:
         """What the head sees of every token, (T, D), and what each routed layer's router did."""
-        model = self.model
+        x_TD, routed = self.through(range(len(self._blocks)), self.embedded(batch), batch)
+        return self.model.norm(x_TD), routed
+
+    def embedded(self, batch: Packed) -> Tensor:
+        """What goes into the first block, (T, D)."""
+        return self.model.embed(batch.tokens_RL.flatten())
+
+    def through(self, layers: Iterable[int], x_TD: Tensor, batch: Packed) -> tuple[Tensor, list[Routed]]:
+        """What these layers, one after another, make of x, and what their routers did."""
+        model, routed = self.model, []
         rotation = rotations(batch.positions_RL.flatten(), model.frequencies_R, model.rope_scale)
-        x_TD = model.embed(batch.tokens_RL.flatten())
-        routed = []
-        for kind, tensors in self._blocks:
-            x_TD, *of = self._through(kind, tensors, x_TD, rotation, batch.starts_RL)
+        for layer in layers:
+            kind, tensors = self._blocks[layer]
+            x_TD, *of = self._block(kind, tensors, x_TD, rotation, batch.starts_RL)
             routed += of
-        return model.norm(x_TD), routed
+        return x_TD, routed
 
     def ahead(self, batch: Packed, x_TD: Tensor) -> tuple[list[Tensor], list[Routed]]:
         """What the head sees of every token in each prediction module in turn, from what `hidden` gave, and
@@ -90,13 +99,13 @@ class Trainee:
         for depth, (module, kind, tensors) in enumerate(self._predictions):
             next_T = batch.tokens_RL.roll(-depth - 1, 1).flatten()
             x_TD = module.join(x_TD, model.embed(next_T))
-            x_TD, *of = self._through(kind, tensors, x_TD, rotation, batch.starts_RL)
+            x_TD, *of = self._block(kind, tensors, x_TD, rotation, batch.starts_RL)
             x_TD = module.norm(x_TD)
             seen.append(x_TD)
             routed += of
         return seen, routed
 
-    def _through(
+    def _block(
         self,
         kind: "_BlockPass",
         tensors: dict[str, Tensor],

@@ -2,10 +2,10 @@
 
 After Minitron (arXiv 2407.14679): importance is measured forward only, on a few rows of text.
 
-Shape letters: T token rows, F inner width
+Shape letters: T token rows, D width, F inner width
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,14 +20,24 @@ from mythos.train.loss import weighted_cross_entropy
 @torch.no_grad()
 def mean_loss(model: Transformer, batches: Sequence[Batch]) -> float:
     """Nats per counted target."""
-    trainee, total, count = Trainee(model, compiled=False, recompute=False), 0.0, 0
-    for batch in batches:
-        x_TD, _ = trainee.hidden(batch.packed)
+    trainee = Trainee(model, compiled=False, recompute=False)
+    embedded = [trainee.embedded(batch.packed) for batch in batches]
+    return _mean_loss(trainee, batches, embedded, range(len(model.layers)))
+
+
+def _mean_loss(
+    trainee: Trainee, batches: Sequence[Batch], inputs: Sequence[Tensor], layers: Iterable[int]
+) -> float:
+    """Of what comes out when `inputs`, (T, D) for each batch, go through these layers."""
+    total, count = 0.0, 0
+    for batch, x_TD in zip(batches, inputs, strict=True):
+        x_TD = trainee.model.norm(trainee.through(layers, x_TD, batch.packed)[0])
         total += weighted_cross_entropy(x_TD, trainee.head_VD, batch.targets_TA, batch.weights_TA).item()
         count += batch.count
     return total / max(1, count)
 
 
+@torch.no_grad()
 def layers_to_keep(
     model: Transformer,
     keep: int,
@@ -35,20 +45,20 @@ def layers_to_keep(
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[int]:
     """Indices of the `keep` layers that stay when, again and again, the one whose loss hurts least is left
-    out.
+    out. What the layers below it give is computed once for all that might go.
     """
-    layers = list(model.layers)
-    left = list(range(len(layers)))
-    try:
-        while len(left) > keep:
-            losses = []
-            for layer in left:
-                model.layers = torch.nn.ModuleList(layers[index] for index in left if index != layer)
-                losses.append(mean_loss(model, batches))
-            del left[losses.index(min(losses))]
-            report(len(layers) - len(left), len(layers) - keep)
-    finally:
-        model.layers = torch.nn.ModuleList(layers)
+    trainee = Trainee(model, compiled=False, recompute=False)
+    left = list(range(len(model.layers)))
+    while len(left) > keep:
+        losses, below = [], [trainee.embedded(batch.packed) for batch in batches]
+        for place, layer in enumerate(left):
+            losses.append(_mean_loss(trainee, batches, below, left[place + 1 :]))
+            below = [
+                trainee.through([layer], x_TD, batch.packed)[0]
+                for batch, x_TD in zip(batches, below, strict=True)
+            ]
+        del left[losses.index(min(losses))]
+        report(len(model.layers) - len(left), len(model.layers) - keep)
     return left
 
 
