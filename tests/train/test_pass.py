@@ -159,6 +159,22 @@ def test_the_chunked_loss_equals_the_plain_one(tokens: int, targets: int, chunk:
     torch.testing.assert_close(got_head, want_head, atol=1e-4, rtol=1e-4)
 
 
+def test_the_head_s_gradient_of_many_chunks_is_as_near_to_float32_as_that_of_one(monkeypatch) -> None:
+    random = torch.Generator().manual_seed(0)
+    x_TD, head_VD = (torch.randn(rows, 32, generator=random).bfloat16() for rows in (1024, 97))
+    targets_T = torch.randint(97, (1024,), generator=random)
+
+    def error(chunk: int) -> Tensor:
+        monkeypatch.setattr(loss_module, "CHUNK", chunk)
+        found = []
+        for dtype in (torch.bfloat16, torch.float32):
+            head = head_VD.to(dtype).requires_grad_()
+            found += torch.autograd.grad(cross_entropy(x_TD.to(dtype), head, targets_T), head)
+        return (found[0].float() - found[1]).norm() / found[1].norm()
+
+    assert error(chunk=4) <= 1.25 * error(chunk=1024)
+
+
 def test_attention_in_bf16_is_nearly_as_near_to_float32_as_torch_s_own() -> None:
     """Scores leave the matrix product in bf16, torch keeps them in float32: up to 1.3 times its
     error alone.
