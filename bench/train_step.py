@@ -14,11 +14,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from mythos.model.attention import causal_attend
 from mythos.model.transformer import Transformer
@@ -28,7 +30,7 @@ from mythos.train.loss import cross_entropy
 from mythos.train.weights import computing, fresh_model
 
 ROWS, LENGTH = 4, 512
-PRODUCTS = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten._grouped_mm")
+PRODUCTS = ("aten.mm", "aten.addmm", "aten.addmm_", "aten.bmm", "aten.baddbmm", "aten._grouped_mm")
 
 
 def batch(vocab: int) -> tuple[Packed, Tensor]:
@@ -102,19 +104,20 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Callable[..., Tensor], list[Tensor]]] = []
+        self.calls: list[tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if str(func).rsplit(".", 1)[0] in PRODUCTS:
-            operands = [
-                torch.empty_strided(a.shape, a.stride(), dtype=a.dtype).normal_()
-                if a.is_floating_point()
-                else a.clone()
-                for a in args
-                if isinstance(a, Tensor)
-            ]
-            self.calls.append((func, operands))
-        return func(*args, **(kwargs or {}))
+            self.calls.append((func, *tree_map_only(Tensor, _like, (args, kwargs))))
+        return func(*args, **kwargs)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """Of the same shape, strides and dtype; what is no number stays, as it says which rows are whose."""
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).normal_()
 
 
 def replay_of(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -123,8 +126,8 @@ def replay_of(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         step()
 
     def replay() -> Tensor:
-        for func, operands in recorder.calls:
-            func(*operands)
+        for func, args, kwargs in recorder.calls:
+            func(*args, **kwargs)
         return torch.zeros(())
 
     return replay
