@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 512  # token rows; 256 cost time (each adds to the whole gradient of the head), 1,024 memory
-# Chunks whose gradients of the head add up in its own dtype, inside the product, before they do in fp32, which
-# takes half as long as the product: a sum in bf16 of a few loses little, one of many what each adds.
+# Chunks whose gradients of the head add up in its own dtype, inside the product, before they do in fp32,
+# which takes half as long as the product: a sum in bf16 of a few loses little, one of many what each adds.
 SUMMED = 4
 
 Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
