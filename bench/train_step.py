@@ -26,7 +26,7 @@ from mythos.model.attention import causal_attend
 from mythos.model.transformer import Transformer
 from mythos.spec.load import load_family
 from mythos.train.forward import Packed, Trainee
-from mythos.train.loss import cross_entropy
+from mythos.train.loss import weighted_cross_entropy
 from mythos.train.weights import computing, fresh_model
 
 ROWS, LENGTH = 4, 512
@@ -42,11 +42,12 @@ def batch(vocab: int) -> tuple[Packed, Tensor]:
 def our_step(model: Transformer, compiled: bool, recompute: bool = False) -> Callable[[], Tensor]:
     trainee = Trainee(model, compiled, recompute)
     packed, targets_T = batch(model.config.vocab)
+    weights_T1 = torch.full((len(targets_T), 1), 1 / len(targets_T))
 
     def step() -> Tensor:
         model.zero_grad(set_to_none=True)
         x_TD, _ = trainee.hidden(packed)
-        loss = cross_entropy(x_TD, trainee.head_VD, targets_T, compiled) / targets_T.numel()
+        loss = weighted_cross_entropy(x_TD, trainee.head_VD, targets_T[:, None], weights_T1, compiled)
         loss.backward()
         return loss.detach()
 

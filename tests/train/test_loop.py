@@ -108,8 +108,14 @@ def test_a_stopped_run_ends_with_the_same_bits(
     assert steps_told(tmp_path / "parts") == list(range(1, 13))
 
 
-def test_a_run_that_is_done_gives_its_weights_again(tmp_path: Path) -> None:
-    assert same(run(tmp_path / "run"), run(tmp_path / "run"))
+@pytest.mark.parametrize(("config", "optimiser"), [(TINY, "adamw"), (MOE, "muon")])
+def test_a_run_that_is_done_keeps_its_weights_alone_and_gives_them_again(
+    tmp_path: Path, config, optimiser: str
+) -> None:
+    done = run(tmp_path / "run", config=config, optimiser=optimiser)
+    size = sum(4 * tensor.numel() for tensor in done.tensors.values())
+    assert size < (tmp_path / "run" / "checkpoint" / "tensors.enc").stat().st_size < 1.1 * size
+    assert same(done, run(tmp_path / "run", config=config, optimiser=optimiser))
 
 
 def test_steps_after_the_last_checkpoint_are_made_again(tmp_path: Path) -> None:
@@ -257,6 +263,18 @@ def test_a_budget_of_seconds_decays_at_its_end(tmp_path: Path, monkeypatch: pyte
     assert 0.1 * len(told) < len(decaying) < 0.3 * len(told)
     assert told[-1].rate < 0.3
     assert 190 <= told[-1].seconds <= 210
+
+
+def test_a_budget_of_few_seconds_is_not_spent_on_its_decay(tmp_path: Path, monkeypatch) -> None:
+    """A long decay of few steps: by the same clock, of 3 seconds a step."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    told: list[Metrics] = []
+    settings, budget = replace(SETTINGS, decay_share=0.6), Budget(seconds=6.0)
+    train(
+        tmp_path, keyring(), fresh_model(TINY, 0), batches, settings, budget, {}, told.append, compiled=False
+    )
+    assert told[-1].seconds <= 6.0 and told[-1].rate < 1.0
 
 
 def test_budgets_in_words() -> None:

@@ -44,11 +44,13 @@ class Trainee:
 
     With `compiled`, torch.compile makes one program for all layers of a kind: their tensors are bound to it
     from outside. With `recompute`, what a block computed is not kept but made again in the backward. With
-    `balanced`, each batch is routed under the biases that balance it (`balance.quantile_bias`).
+    `balanced`, each batch is routed under the biases that balance it (`balance.quantile_bias`). `head_VD` is
+    the head's matrix for the loss of what `hidden` gave last.
     """
 
     def __init__(self, model: Transformer, compiled: bool, recompute: bool, balanced: bool = False) -> None:
         self.model = model
+        self.head_VD = model.embed.weight if model.lm_head is None else model.lm_head.weight
         self._recompute = recompute
         if compiled:
             torch.compiler.reset()  # programs of earlier models count against a limit of them
@@ -73,7 +75,11 @@ class Trainee:
 
     def embedded(self, batch: Packed) -> Tensor:
         """What goes into the first block, (T, D)."""
-        return self.model.embed(batch.tokens_RL.flatten())
+        tokens_T = batch.tokens_RL.flatten()
+        if self.model.lm_head is None:
+            x_TD, self.head_VD = _Tied.apply(self.model.embed.weight, tokens_T)  # pyright: ignore[reportGeneralTypeIssues]
+            return x_TD
+        return self.model.embed(tokens_T)
 
     def through(self, layers: Iterable[int], x_TD: Tensor, batch: Packed) -> tuple[Tensor, list[Routed]]:
         """What these layers, one after another, make of x, and what their routers did."""
@@ -120,10 +126,23 @@ class Trainee:
             x_TD, *of = self._run(*inputs)
         return (x_TD, Routed(*of)) if of else (x_TD,)
 
-    @property
-    def head_VD(self) -> Tensor:
-        head = self.model.lm_head
-        return self.model.embed.weight if head is None else head.weight
+
+class _Tied(torch.autograd.Function):
+    """One matrix as embedding and head: what the embedding gives of the tokens, and the matrix for the head.
+
+    A step's tokens are few of the vocabulary's rows. Left to autograd, the embedding's gradient would be a
+    whole matrix of zeros but for them, added to the head's.
+    """
+
+    @staticmethod
+    def forward(ctx, weight_VD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(tokens_T)
+        return weight_VD[tokens_T], weight_VD.view_as(weight_VD)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
+        (tokens_T,), (dx_TD, dhead_VD) = ctx.saved_tensors, grads
+        return dhead_VD.index_add_(0, tokens_T, dx_TD), None  # the head's gradient goes nowhere else
 
 
 class _BlockPass(nn.Module):

@@ -107,7 +107,7 @@ def train(
     if found := load_checkpoint(run, keyring):
         _check_same(run, found.facts, facts)
         state = _State(**found.facts["state"])
-        optimiser.restore(found.tensors)
+        optimiser.restore(found.tensors, ended=state.step == state.steps)
         for name, buffer in model.named_buffers():
             buffer.copy_(found.tensors[f"buffer.{name}"])
     elif budget.tokens is not None:
@@ -158,11 +158,13 @@ def train(
             losses.append(loss)
             out.write(json.dumps(asdict(metrics)) + "\n")
             report(metrics)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or state.step == state.steps:
+            ended = state.step == state.steps
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or ended:
                 out.flush()
                 os.fsync(out.fileno())
                 buffers = {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
-                save(run, keyring, Checkpoint(facts | {"state": asdict(state)}, optimiser.state() | buffers))
+                tensors = optimiser.state(ended) | buffers
+                save(run, keyring, Checkpoint(facts | {"state": asdict(state)}, tensors))
                 saved = time.monotonic()
     tensors = optimiser.masters | dict(model.named_buffers())
     tail = losses[-max(1, len(losses) // 10) :]
@@ -202,7 +204,7 @@ def _gradient(
         if part.teachers:
             loss = reverse_kl(x_TD, head_VD, part.teachers, weights_TA[:, 0]) / count
         elif part.preference is None:
-            loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA, compiled) / count
+            loss = weighted_cross_entropy(x_TD, head_VD, targets_TA, weights_TA / count, compiled)
         else:
             loss = preference_loss(x_TD, head_VD, part, compiled) / count
         total += loss.item()
@@ -236,13 +238,16 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
 
 
 def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
-    """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be."""
-    if budget.seconds is None or state.steps is not None:
+    """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be, and
+    of one of a few steps at once, with as many as are left.
+    """
+    if budget.seconds is None or state.steps is not None or not state.timed:
         return
-    per_step = state.seconds / max(1, state.timed)
+    per_step = state.seconds / state.timed
     decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
-    if state.seconds + decay * per_step >= budget.seconds:
-        state.decay_from, state.steps = state.step, state.step + decay
+    left = (budget.seconds - state.seconds) / per_step
+    if decay >= left:
+        state.decay_from, state.steps = state.step, state.step + min(decay, max(1, round(left)))
 
 
 def _spent(state: _State, budget: Budget) -> float:

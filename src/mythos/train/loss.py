@@ -98,10 +98,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_TD, dhead_VD = ctx.saved_tensors
-        scale = grads[0]
-        dx = None if dx_TD is None else dx_TD * scale.to(dx_TD.dtype)
-        dhead = None if dhead_VD is None else dhead_VD.mul_(scale).to(ctx.head_dtype)  # used once
-        return dx, dhead, None, None, None
+        scale, found = grads[0], [dx_TD, dhead_VD]  # used once, so scaled in their place
+        if scale != 1:
+            found = [None if gradient is None else gradient.mul_(scale) for gradient in found]
+        dx_TD, dhead_VD = found
+        return dx_TD, None if dhead_VD is None else dhead_VD.to(ctx.head_dtype), None, None, None
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

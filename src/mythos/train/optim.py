@@ -99,9 +99,13 @@ class Optimiser:
         for name, parameter in self._parameters.items():
             parameter.copy_(self.masters[name])
 
-    def state(self) -> dict[str, Tensor]:
-        """Masters and moments by name: what `restore` needs to go on exactly."""
+    def state(self, ended: bool = False) -> dict[str, Tensor]:
+        """Masters and moments by name: what `restore` needs to go on exactly; masters alone once training has
+        `ended`, a third of it all.
+        """
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
+        if ended:
+            return tensors
         tensors |= {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
         for name, part, owner in self._moved():
             for key, value in owner.state.get(part, {}).items():
@@ -109,12 +113,12 @@ class Optimiser:
         return tensors
 
     @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], ended: bool = False) -> None:
         """Takes up a `state`. KeyError when it belongs to other parameters."""
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             self._parameters[name].copy_(master)
-            if name in self._momenta:
+            if name in self._momenta and not ended:
                 self._momenta[name].copy_(tensors[f"momentum.{name}"])
         for name, part, owner in self._moved():
             keys = ("step", "exp_avg", "exp_avg_sq") if owner is self._adam else ("momentum_buffer",)

@@ -41,7 +41,7 @@ EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside t
 # budget in seconds they get about twice this share of the tokens.
 EXPERT_SHARE = 0.01
 # Times the rate, for each expert; `general` is the parent's own. What the parent knows already bears less.
-EXPERT_RATES = {"general": 2.0, "coding": 1.0, "reasoning": 2.0, "defence": 1.0}
+EXPERT_RATES = {"general": 1.5, "coding": 1.0, "reasoning": 1.5, "defence": 1.0}
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 ROUTER_SCALE = 0.5  # of the logits they begin with, so that a token's second expert has a part in it
 # A step on what a parent knows already teaches little and brings noise: most of the steps decay.
@@ -224,13 +224,13 @@ def _experts(
     """
     corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
-        batches, model = mixed(corpora, MIXES[domain], settings), _to_go_on(dense, plain)
+        batches, model = mixed(corpora, MIXES[domain], _other_rows(settings)), _to_go_on(dense, plain)
         alone = replace(run, settings=_alone(settings, domain))
         sources.append(plain | alone.train(model, batches, domain, share * EXPERT_SHARE))
     merged = _merged(run, tier, dense, plain, sources)
     sources.clear()  # four models that nobody needs while a larger one is trained
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
-    batches = mixed(corpora, WEIGHTS, _further(settings))
+    batches = mixed(corpora, WEIGHTS, settings)  # the rows that the parent trained on, its control, would see
     model, fixed = _to_go_on(tier.config, merged), {name: merged[name] for name in FIXED}
     merged.clear()  # as little as the sources
     return fixed | run.train(model, batches, MERGED, share)
@@ -244,8 +244,8 @@ def _alone(settings: TrainSettings, domain: str) -> TrainSettings:
     return replace(settings, learning_rate=rate, expert_rates=())
 
 
-def _further(settings: TrainSettings) -> TrainSettings:
-    """Of other rows than those that experts begin with."""
+def _other_rows(settings: TrainSettings) -> TrainSettings:
+    """Of other rows than those that all of it is trained on later."""
     return replace(settings, seed=settings.seed + 1)
 
 
@@ -257,7 +257,7 @@ def _merged(
         name: torch.stack([of[name] for of in sources[1:]]).mean(0) for name in plain if ".mlp." not in name
     }
     merged = expand(plain | between, tier.config, sources)
-    corpora, settings = run.training.material.train, _further(run.settings)
+    corpora, settings = run.training.material.train, _other_rows(run.settings)
     known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in ("general", *EXPERT_DOMAINS)]
     routers = domain_routers(computing(model_from(dense, plain)), known)
     for layer, weight_ED in enumerate(routers):
