@@ -98,11 +98,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_TD, dhead_VD = ctx.saved_tensors
-        scale, found = grads[0], [dx_TD, dhead_VD]  # used once, so scaled in their place
-        if scale != 1:
-            found = [None if gradient is None else gradient.mul_(scale) for gradient in found]
-        dx_TD, dhead_VD = found
-        return dx_TD, None if dhead_VD is None else dhead_VD.to(ctx.head_dtype), None, None, None
+        scale = grads[0]  # used once, so scaled in their place
+        dx = None if dx_TD is None else dx_TD.mul_(scale)
+        dhead = None if dhead_VD is None else dhead_VD.mul_(scale).to(ctx.head_dtype)
+        return dx, dhead, None, None, None
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
