@@ -40,7 +40,7 @@ EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside t
 # Of the budget, for each; the rest trains router and experts together. Alone they run twice as fast: of a
 # budget in seconds they get about twice this share of the tokens.
 EXPERT_SHARE = 0.01
-# Times the rate, for each expert; `general` is the parent's own. What the parent knows already bears less.
+# Times the rate, for each expert; `general` is the parent's own.
 EXPERT_RATES = {"general": 1.5, "coding": 1.0, "reasoning": 1.5, "defence": 1.0}
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 ROUTER_SCALE = 0.5  # of the logits they begin with, so that a token's second expert has a part in it
