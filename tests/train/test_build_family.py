@@ -18,6 +18,7 @@ from mythos.data.sources import SAFETY
 from mythos.data.train_tokenizer import CHAT_TEMPLATE
 from mythos.gate.authorize import load_standing
 from mythos.ledger.log import ledger
+from mythos.model.weights_dir import read_weights
 from mythos.records.clock import Clock
 from mythos.records.decision import open_handling
 from mythos.records.principal import OPERATOR
@@ -27,6 +28,7 @@ from mythos.store.db import Store
 from mythos.store.home import Home
 from mythos.store.operator_key import trusted_keys
 from mythos.store.weights import decisions_in, registered, revoke_decision
+from mythos.store.weights_key import weights_keyring
 from mythos.train import loop, stages
 from mythos.train.behaviour import SUITE, measure_refusals, record_refusals
 from mythos.train.build import BuildError, build_tier
@@ -34,7 +36,7 @@ from mythos.train.ladder import measure, step_up
 from mythos.train.loop import Metrics
 from mythos.train.material import Material
 from mythos.train.quality import Prediction
-from mythos.train.recipes import WEIGHTS, Training, run_directory
+from mythos.train.recipes import PARENT_BIAS, WEIGHTS, Training, run_directory
 from mythos.train.settings import Budget, TrainError
 from tests.data.small import build, tokenizer_json
 
@@ -257,7 +259,10 @@ def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family
     trained = make(family, "wide", of(material, budget, told))
     assert trained != copied and make(family, "wide", of(material, budget)) == trained
     assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 4  # three experts and the merge
-    assert told[-1].expert_load is not None  # not balanced: as busy as their domains
+    assert told[-1].expert_load == 2  # every token goes to the parent's own, one of its two
+    files = read_weights(home.weights_dir(trained), weights_keyring(home), trained)
+    for name in (name for name in files.tensors if name.endswith("e_score_correction_bias")):
+        assert files.tensors[name].tolist() == [PARENT_BIAS, 0, 0, 0]
     estimate, low, _ = step_up(quality("wide"), quality("small"))
     assert 0 < low < estimate
     assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept

@@ -41,9 +41,13 @@ EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside t
 # budget in seconds they get about twice this share of the tokens.
 EXPERT_SHARE = 0.01
 # Times the rate, for each expert; `general` is the parent's own.
-EXPERT_RATES = {"general": 1.5, "coding": 1.0, "reasoning": 1.5, "defence": 1.0}
+EXPERT_RATES = {"general": 1.0, "coding": 1.5, "reasoning": 1.5, "defence": 2.0}
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
-ROUTER_SCALE = 0.5  # of the logits they begin with, so that a token's second expert has a part in it
+# Of the logits they begin with. They say which expert is chosen at any scale; at this one the two that are
+# weigh nearly the same, so that the parent's own MLP goes on learning from the text of all domains.
+ROUTER_SCALE = 0.1
+# The selection bias of the parent's own MLP. Scores are at most 1: every token goes to it, and to one more.
+PARENT_BIAS = 10.0
 # A step on what a parent knows already teaches little and brings noise: most of the steps decay.
 FURTHER_DECAY = 0.6
 # Nor is the embedding trained then: every step moves the rows of all words that it did not see, by noise.
@@ -111,6 +115,7 @@ def _expert_facts() -> dict[str, Any]:
         "rates": EXPERT_RATES,
         "router_rows": ROUTER_ROWS,
         "router_scale": ROUTER_SCALE,
+        "parent_bias": PARENT_BIAS,
     }
 
 
@@ -261,7 +266,10 @@ def _merged(
     known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in ("general", *EXPERT_DOMAINS)]
     routers = domain_routers(computing(model_from(dense, plain)), known)
     for layer, weight_ED in enumerate(routers):
-        merged[f"layers.{layer}.mlp.gate.weight"] = weight_ED * ROUTER_SCALE
+        gate = f"layers.{layer}.mlp.gate"
+        merged[f"{gate}.weight"] = weight_ED * ROUTER_SCALE
+        if (bias := f"{gate}.e_score_correction_bias") in merged:
+            merged[bias] = torch.tensor([PARENT_BIAS, *[0.0] * len(EXPERT_DOMAINS)])
     return merged
 
 
