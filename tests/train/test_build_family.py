@@ -261,11 +261,18 @@ def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family
     assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 4  # three experts and the merge
     assert told[-1].expert_load == 2  # every token goes to the parent's own, one of its two
     files = read_weights(home.weights_dir(trained), weights_keyring(home), trained)
-    for name in (name for name in files.tensors if name.endswith("e_score_correction_bias")):
-        assert files.tensors[name].tolist() == [PARENT_BIAS, 0, 0, 0]
+    assert files.tensors["layers.0.mlp.gate.e_score_correction_bias"].tolist() == [PARENT_BIAS, 0, 0, 0]
     estimate, low, _ = step_up(quality("wide"), quality("small"))
     assert 0 < low < estimate
     assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept
+
+
+def test_experts_are_trained_only_behind_a_selection_bias(family: Family, material: Material) -> None:
+    make(family, "small", of(material, SMALL))
+    unbiased = parse_family(FAMILY.replace("width = 64, bias = true", "width = 64").encode(), "steps.toml")
+    assert unbiased.tier("wide") != family.tier("wide")
+    with pytest.raises(TrainError, match="The routers of wide have no selection bias"):
+        make(unbiased, "wide", of(material, Budget(tokens=2048 * 20)))
 
 
 def test_a_stopped_build_goes_on(family: Family, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
 DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on what is declined, and how
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
-# Of the budget, for each; the rest trains router and experts together. Alone they run twice as fast: of a
-# budget in seconds they get about twice this share of the tokens.
+# Of the budget, for each; the rest trains router and experts together. Alone they run twice as fast, and of a
+# budget in seconds the first step, which compiles, is not counted: of ten minutes' tokens each gets 0.03.
 EXPERT_SHARE = 0.01
 # Times the rate, for each expert; `general` is the parent's own.
 EXPERT_RATES = {"general": 1.0, "coding": 1.5, "reasoning": 1.5, "defence": 2.0}
@@ -225,8 +225,15 @@ def _experts(
     all of it trained on the mix.
 
     After Branch-Train-MiX (arXiv 2403.07816): what lies outside the MLPs is the mean of what the domains made
-    of it. Routers begin as classifiers of the domains (`domains`).
+    of it. Routers begin as classifiers of the domains (`domains`); TrainError when they have no selection
+    bias.
     """
+    assert tier.config.moe is not None
+    if not tier.config.moe.bias:
+        raise TrainError(
+            f"The routers of {tier.name} have no selection bias, by which its parent's MLP sees every token.",
+            "Set bias = true beside its number of experts in the family file.",
+        )
     corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
         batches, model = mixed(corpora, MIXES[domain], _other_rows(settings)), _to_go_on(dense, plain)
@@ -268,8 +275,7 @@ def _merged(
     for layer, weight_ED in enumerate(routers):
         gate = f"layers.{layer}.mlp.gate"
         merged[f"{gate}.weight"] = weight_ED * ROUTER_SCALE
-        if (bias := f"{gate}.e_score_correction_bias") in merged:
-            merged[bias] = torch.tensor([PARENT_BIAS, *[0.0] * len(EXPERT_DOMAINS)])
+        merged[f"{gate}.e_score_correction_bias"] = torch.tensor([PARENT_BIAS] + [0.0] * len(EXPERT_DOMAINS))
     return merged
 
 
