@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mythos.model.attention import causal_attend
 from mythos.spec.config import MoEConfig
+from mythos.spec.load import load_family
 from mythos.train import distil
 from mythos.train.batch import Batch, next_tokens, packed_rows
 from mythos.train.distil import TOP, distilling, likely_tokens, top_logits
@@ -19,7 +20,7 @@ from mythos.train.experts import expand
 from mythos.train.loop import train
 from mythos.train.prune import channel_importance, layers_to_keep, mean_loss, without_channels, without_layers
 from mythos.train.settings import Budget
-from mythos.train.weights import computing, fresh_model, model_from, plain_tensors, served_tensors
+from mythos.train.weights import computing, fresh_model, model_from, plain_tensors, rounding, served_tensors
 from tests.train.runs import SETTINGS, TINY, batches, keyring
 
 DEEP = replace(TINY, layers=4)
@@ -143,6 +144,24 @@ def test_places_without_a_target_learn_nothing_of_a_teacher(tmp_path: Path) -> N
     torch.testing.assert_close(batch.weights_TA[1::2].sum(-1), torch.ones(64), rtol=0, atol=2e-3)
 
 
+def test_weights_rounded_at_random_are_the_same_in_any_order() -> None:
+    tensors = floats(TINY)
+    served = served_tensors(tensors, "stochastic")
+    turned = served_tensors(dict(reversed(tensors.items())), "stochastic")
+    assert served.keys() == turned.keys()
+    assert all(torch.equal(turned[name], tensor) for name, tensor in served.items())
+    nearest = served_tensors(tensors, "nearest")
+    name = "layers.0.mlp.up_proj.weight"
+    assert not torch.equal(served[name], nearest[name])
+    assert torch.equal(served["norm.weight"], nearest["norm.weight"])
+
+
+def test_what_is_made_from_a_parent_is_rounded_at_random() -> None:
+    family = load_family("pocket")
+    assert rounding(family.tier("capybara")) == rounding(family.tier("sonnet")) == "stochastic"
+    assert {rounding(tier) for tier in load_family("nano").tiers if not tier.parents} == {"nearest"}
+
+
 @pytest.mark.parametrize("served", [False, True])
 def test_a_merge_of_untrained_experts_is_the_parent(served: bool) -> None:
     """Before an expert or the router is trained the merge computes what the parent does, whatever
@@ -151,7 +170,7 @@ def test_a_merge_of_untrained_experts_is_the_parent(served: bool) -> None:
     config = replace(TINY, moe=MoEConfig(routed=4, top_k=2, width=64, bias=True))
     tensors = floats(TINY)
     if served:
-        tensors = served_tensors(tensors)
+        tensors = served_tensors(tensors, "nearest")
     merged = expand(tensors, config, [tensors] * 4)
     if served:
         merged, tensors = plain_tensors(merged), plain_tensors(tensors)

@@ -30,7 +30,7 @@ from mythos.train.prune import channel_importance, layers_to_keep, without_chann
 from mythos.train.run import Run, Training
 from mythos.train.settings import DECAY_SHARE, TrainError, TrainSettings
 from mythos.train.stages import CHATS, run_stages, stage_facts, stage_shares
-from mythos.train.weights import computing, fresh_model, model_from, plain_tensors
+from mythos.train.weights import computing, fresh_model, model_from, plain_tensors, rounding
 
 # Shares of the rows. All four, so that each is learnt a little; the small ones come round often enough.
 WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
@@ -99,6 +99,7 @@ def run_facts(tier: Tier, parents: Mapping[str, str], training: Training) -> dic
         "data": {name: material.train[name].digest for name in corpora_of(tier)},
         "weights": _weights(tier),
         "experts": _expert_facts() if tier.made_by.kind == "experts" else {},
+        "rounding": rounding(tier),
         "fixed": FIXED if _goes_on(tier) else (),
         "code": f"mythos {__version__}",
         "torch": str(torch.__version__),

@@ -25,7 +25,7 @@ from mythos.train.quality import predict
 from mythos.train.recipes import recipe, run_directory, run_facts, train_tier
 from mythos.train.run import Training
 from mythos.train.settings import Budget
-from mythos.train.weights import computing, model_from, plain_tensors, served_tensors
+from mythos.train.weights import computing, model_from, plain_tensors, rounding, served_tensors
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,8 +80,9 @@ def sweep(
                     kept = place / f"measured-{rule_digest(one.material.held_out)[:16]}.json"
                     if not kept.exists():
                         log_beginning(home, store, clock, principal, tier, facts)
-                        tensors = served_tensors(train_tier(home, keyring, tier, {}, one, progress))
-                        model = computing(model_from(tier.config, plain_tensors(tensors)))
+                        made = train_tier(home, keyring, tier, {}, one, progress)
+                        tensors = plain_tensors(served_tensors(made, rounding(tier)))
+                        model = computing(model_from(tier.config, tensors))
                         found = _bits(model, one.material.held_out, tier.name, progress)
                         write_private(kept, json.dumps(found).encode(), replace=True)
                         shutil.rmtree(place / NAME, ignore_errors=True)

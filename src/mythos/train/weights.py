@@ -4,6 +4,7 @@ Tensors are named as in `Transformer.state_dict`; the served form is int8 with s
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 from mythos.model.quant import dequantise, scale_name, served_form
 from mythos.model.transformer import Transformer
 from mythos.spec.config import ModelConfig
+from mythos.spec.family import Tier
+
+Rounding = Literal["nearest", "stochastic"]
+ROUNDING_SEED = 0  # not that of the run: one seed's noise is in all that is compared
 
 
 def plain_tensors(served: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,11 +48,22 @@ def fresh_model(config: ModelConfig, seed: int) -> Transformer:
     return model
 
 
-def served_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The served form of float32 tensors."""
+def rounding(tier: Tier) -> Rounding:
+    """How the weights of a trained tier are rounded to int8.
+
+    One made from a parent starts on int8 steps, and a short training moves most weights by less than half of
+    one: to the nearest they all would be the parent's again. At random, what was learnt is kept on average;
+    the noise is twice as large, so weights from scratch are rounded to the nearest.
+    """
+    return "stochastic" if tier.parents else "nearest"
+
+
+def served_tensors(tensors: Mapping[str, Tensor], how: Rounding) -> dict[str, Tensor]:
+    """The served form of float32 tensors; the same for the same tensors in any order."""
+    random = torch.Generator().manual_seed(ROUNDING_SEED) if how == "stochastic" else None
     made: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        made |= served_form(name, tensor)
+    for name, tensor in sorted(tensors.items()):
+        made |= served_form(name, tensor, random)
     return made
 
 
