@@ -38,10 +38,12 @@ DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on 
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
 # Of the budget, for each; the rest trains router and experts together. Alone they run twice as fast, and of a
-# budget in seconds the first step, which compiles, is not counted: of ten minutes' tokens each gets 0.03.
-EXPERT_SHARE = 0.01
-# Times the rate, for each expert; `general` is the parent's own.
-EXPERT_RATES = {"general": 1.0, "coding": 1.5, "reasoning": 1.5, "defence": 2.0}
+# budget in seconds the first step, which compiles, is not counted. What they learn alone is little of use.
+EXPERT_SHARE = 0.003
+# Of the rate, for all but the experts: with two MLPs for each token the whole of it learns rows by heart.
+OUTER_RATE = 0.7
+# Times that, for each expert; `general` is the parent's own. Code is what a short training soon overdoes.
+EXPERT_RATES = {"general": 1.4, "coding": 0.7, "reasoning": 1.4, "defence": 1.4}
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 # Of the logits they begin with. They say which expert is chosen at any scale; at this one the two that are
 # weigh nearly the same, so that the parent's own MLP goes on learning from the text of all domains.
@@ -60,14 +62,14 @@ def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
     """The settings under which a tier is trained."""
     options: Mapping[str, Any] = dict(tier.made_by.options)
     small, step = tier.made_by.kind == "pretrain", tier.train
-    further = _goes_on(tier)
+    further, own = _goes_on(tier), _own_rates(tier)
     return TrainSettings(
         rows=step.rows or (16 if small else 4),
         length=256 if small else 512,
         accumulate=step.accumulate,
         optimiser=options["optimiser"],
-        learning_rate=options["learning_rate"],
-        expert_rates=tuple(EXPERT_RATES.values()) if _own_rates(tier) else (),
+        learning_rate=options["learning_rate"] * (OUTER_RATE if own else 1),
+        expert_rates=tuple(EXPERT_RATES.values()) if own else (),
         decay_share=FURTHER_DECAY if further else DECAY_SHARE,
         # Experts of domains are as busy as their domains: to balance them would send text to the wrong one.
         balance=step.balance if tier.config.moe and tier.config.moe.bias and not further else "none",
