@@ -266,7 +266,7 @@ def test_a_budget_of_seconds_decays_at_its_end(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_budget_of_few_seconds_is_not_spent_on_its_decay(tmp_path: Path, monkeypatch) -> None:
-    """A long decay of few steps: by the same clock, of 3 seconds a step."""
+    """A long decay of few steps: by the same clock, of a second a step."""
     ticks = itertools.count()
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     told: list[Metrics] = []
@@ -275,6 +275,16 @@ def test_a_budget_of_few_seconds_is_not_spent_on_its_decay(tmp_path: Path, monke
         tmp_path, keyring(), fresh_model(TINY, 0), batches, settings, budget, {}, told.append, compiled=False
     )
     assert told[-1].seconds <= 6.0 and told[-1].rate < 1.0
+
+
+def test_a_budget_that_the_first_step_spends_has_one_step(tmp_path: Path, monkeypatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    settings, model = replace(SETTINGS, decay_share=0.6), fresh_model(TINY, 0)
+    made = train(
+        tmp_path, keyring(), model, batches, settings, Budget(seconds=0.5), {}, lambda _: None, compiled=False
+    )
+    assert made.steps == 1
 
 
 def test_budgets_in_words() -> None:

@@ -239,7 +239,7 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
 
 def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be, and
-    of one of a few steps at once, with as many as are left.
+    of one of a few steps at once, with as many as are left; one that is spent ends.
     """
     if budget.seconds is None or state.steps is not None or not state.timed:
         return
@@ -247,7 +247,7 @@ def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
     left = (budget.seconds - state.seconds) / per_step
     if decay >= left:
-        state.decay_from, state.steps = state.step, state.step + min(decay, max(1, round(left)))
+        state.decay_from, state.steps = state.step, state.step + min(decay, max(0, round(left)))
 
 
 def _spent(state: _State, budget: Budget) -> float:
