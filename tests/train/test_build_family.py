@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
 
 from mythos.data.documents import Document
 from mythos.data.safety import exchanges, safety_chats
@@ -32,11 +33,12 @@ from mythos.store.weights_key import weights_keyring
 from mythos.train import loop, stages
 from mythos.train.behaviour import SUITE, measure_refusals, record_refusals
 from mythos.train.build import BuildError, build_tier
+from mythos.train.checkpoint import load as load_checkpoint
 from mythos.train.ladder import measure, step_up
 from mythos.train.loop import Metrics
 from mythos.train.material import Material
 from mythos.train.quality import Prediction
-from mythos.train.recipes import PARENT_BIAS, WEIGHTS, Training, run_directory
+from mythos.train.recipes import OUTER_KEPT, PARENT_BIAS, WEIGHTS, Training, run_directory
 from mythos.train.settings import Budget, TrainError
 from tests.data.small import build, tokenizer_json
 
@@ -262,6 +264,13 @@ def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family
     assert told[-1].expert_load == 2  # every token goes to the parent's own, one of its two
     files = read_weights(home.weights_dir(trained), weights_keyring(home), trained)
     assert files.tensors["layers.0.mlp.gate.e_score_correction_bias"].tolist() == [PARENT_BIAS, 0, 0, 0]
+    (place,) = (home.path / "runs").glob("steps-wide-*/merged")
+    run = load_checkpoint(place, weights_keyring(home))
+    parent = read_weights(home.weights_dir(copied), weights_keyring(home), copied).tensors
+    name = "layers.1.input_layernorm.weight"  # outside the experts: most of the way, not all of it
+    assert run is not None and not torch.equal(run.tensors[f"master.{name}"], parent[name])
+    kept = torch.lerp(parent[name], run.tensors[f"master.{name}"], OUTER_KEPT)
+    assert torch.equal(files.tensors[name], kept)
     estimate, low, _ = step_up(quality("wide"), quality("small"))
     assert 0 < low < estimate
     assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept

@@ -32,8 +32,7 @@ def test_each_kind_of_tier_has_its_rival() -> None:
     dense = control_of(pocket, capybara)
     assert dense is not None and dense.made_by.kind == "continue" and dense.parents == ("opus",)
     assert dense.config == pocket.tier("opus").config
-    rate = dict(capybara.made_by.options)["learning_rate"]  # its own, whatever those of the experts
-    assert recipe(dense, 3) == replace(recipe(capybara, 3), expert_rates=(), learning_rate=rate)
+    assert recipe(dense, 3) == replace(recipe(capybara, 3), expert_rates=())
     scratch = control_of(pocket, sonnet)
     assert scratch is not None and scratch.made_by.kind == "pretrain" and not scratch.parents
     assert scratch.config == sonnet.config and "sft" not in dict(scratch.made_by.options)

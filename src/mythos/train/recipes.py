@@ -37,13 +37,13 @@ WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
 DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on what is declined, and how
 
 EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
-# Of the budget, for each; the rest trains router and experts together. Alone they run twice as fast, and of a
-# budget in seconds the first step, which compiles, is not counted. What they learn alone is little of use.
+# Of the budget, for each; the rest trains router and experts together. What is learnt alone is of little use.
 EXPERT_SHARE = 0.003
-# Of the rate, for all but the experts: with two MLPs for each token the whole of it learns rows by heart.
-OUTER_RATE = 0.7
-# Times that, for each expert; `general` is the parent's own. Code is what a short training soon overdoes.
-EXPERT_RATES = {"general": 1.4, "coding": 0.7, "reasoning": 1.4, "defence": 1.4}
+# Times the rate, for each expert; `general` is the parent's own. Code is what a short training soon overdoes.
+EXPERT_RATES = {"general": 1.0, "coding": 0.5, "reasoning": 1.0, "defence": 1.0}
+# Of what the training changed outside the experts. With two MLPs for each token the whole of it moves further
+# than the parent would; to take some back at the end is better than to train there at a lower rate.
+OUTER_KEPT = 0.7
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 # Of the logits they begin with. They say which expert is chosen at any scale; at this one the two that are
 # weigh nearly the same, so that the parent's own MLP goes on learning from the text of all domains.
@@ -62,14 +62,14 @@ def recipe(tier: Tier, seed: int = 0) -> TrainSettings:
     """The settings under which a tier is trained."""
     options: Mapping[str, Any] = dict(tier.made_by.options)
     small, step = tier.made_by.kind == "pretrain", tier.train
-    further, own = _goes_on(tier), _own_rates(tier)
+    further = _goes_on(tier)
     return TrainSettings(
         rows=step.rows or (16 if small else 4),
         length=256 if small else 512,
         accumulate=step.accumulate,
         optimiser=options["optimiser"],
-        learning_rate=options["learning_rate"] * (OUTER_RATE if own else 1),
-        expert_rates=tuple(EXPERT_RATES.values()) if own else (),
+        learning_rate=options["learning_rate"],
+        expert_rates=tuple(EXPERT_RATES.values()) if _own_rates(tier) else (),
         decay_share=FURTHER_DECAY if further else DECAY_SHARE,
         # Experts of domains are as busy as their domains: to balance them would send text to the wrong one.
         balance=step.balance if tier.config.moe and tier.config.moe.bias and not further else "none",
@@ -116,6 +116,7 @@ def _expert_facts() -> dict[str, Any]:
         "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS},
         "share": EXPERT_SHARE,
         "rates": EXPERT_RATES,
+        "outer_kept": OUTER_KEPT,
         "router_rows": ROUTER_ROWS,
         "router_scale": ROUTER_SCALE,
         "parent_bias": PARENT_BIAS,
@@ -240,7 +241,9 @@ def _experts(
     corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
         batches, model = mixed(corpora, MIXES[domain], _other_rows(settings)), _to_go_on(dense, plain)
-        alone = replace(run, settings=_alone(settings, domain))
+        # A step or a few: to compile for them takes longer, and the first compiled step would not count.
+        few = replace(run.training, compiled=False)
+        alone = replace(run, settings=_alone(settings, domain), training=few)
         sources.append(plain | alone.train(model, batches, domain, share * EXPERT_SHARE))
     merged = _merged(run, tier, dense, plain, sources)
     sources.clear()  # four models that nobody needs while a larger one is trained
@@ -248,7 +251,17 @@ def _experts(
     batches = mixed(corpora, WEIGHTS, settings)  # the rows that the parent trained on, its control, would see
     model, fixed = _to_go_on(tier.config, merged), {name: merged[name] for name in FIXED}
     merged.clear()  # as little as the sources
-    return fixed | run.train(model, batches, MERGED, share)
+    return _partly_back(fixed | run.train(model, batches, MERGED, share), plain)
+
+
+def _partly_back(trained: dict[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What lies outside the experts between what it was and what it became (after Wortsman et al. 2021,
+    arXiv 2109.01903, who do so with all of a model).
+    """
+    back = {
+        name: torch.lerp(of, trained[name], OUTER_KEPT) for name, of in plain.items() if ".mlp." not in name
+    }
+    return trained | back
 
 
 def _alone(settings: TrainSettings, domain: str) -> TrainSettings:
