@@ -5,10 +5,10 @@ import resource
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -142,20 +142,27 @@ def curl(server: Server, tier: str) -> str:
 
 def wait_until_told(service: "Service", announce_ready: Callable[[], None]) -> None:
     """Wait for Ctrl-C, SIGTERM or the terminal's end. A second one cuts short the answers still running."""
-    # A signal may come in the middle of the wait: a queue takes it then, an Event would wait for itself.
-    told: SimpleQueue[int] = SimpleQueue()
     seen: list[int] = []
 
     def tell(number: int, frame: FrameType | None) -> None:
         if seen:
             service.cancel_running()
         seen.append(number)
-        told.put(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, tell)
-    announce_ready()
-    told.get()
+    # A signal that comes just before the main thread blocks does not wake it, and its handler would not run.
+    # The interpreter's own wake-up byte (signal.set_wakeup_fd) is there to be read whenever it came.
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, tell)
+            announce_ready()
+            while not seen:
+                reader.recv(1)
+        finally:
+            signal.set_wakeup_fd(before)
     note("stopping: running answers get a moment to finish")
 
 
