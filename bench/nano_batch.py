@@ -22,7 +22,7 @@ from mythos.train.quality import predict
 from mythos.train.recipes import train_tier
 from mythos.train.run import Training
 from mythos.train.settings import Budget
-from mythos.train.weights import computing, model_from, plain_tensors, rounding, served_tensors
+from mythos.train.weights import computing, model_from, plain_tensors, served_tensors
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
             how = replace(tier.made_by, options=tuple((made_by | {"optimiser": optimiser}).items()))
             cut = replace(tier, made_by=how, train=replace(tier.train, rows=rows))
             tensors = train_tier(records.home, keyring, cut, {}, training, lambda *_: None)
-            served = served_tensors(tensors, rounding(cut))
+            served = served_tensors(cut, tensors)
             model = computing(model_from(cut.config, plain_tensors(served)))
             bits = {name: predict(model, corpus).bits_per_byte for name, corpus in stuff.held_out.items()}
             line = {

@@ -145,12 +145,12 @@ def test_places_without_a_target_learn_nothing_of_a_teacher(tmp_path: Path) -> N
 
 
 def test_weights_rounded_at_random_are_the_same_in_any_order() -> None:
-    tensors = floats(TINY)
-    served = served_tensors(tensors, "stochastic")
-    turned = served_tensors(dict(reversed(tensors.items())), "stochastic")
+    tensors, family = floats(TINY), load_family("pocket")
+    served = served_tensors(family.tier("capybara"), tensors)
+    turned = served_tensors(family.tier("capybara"), dict(reversed(tensors.items())))
     assert served.keys() == turned.keys()
     assert all(torch.equal(turned[name], tensor) for name, tensor in served.items())
-    nearest = served_tensors(tensors, "nearest")
+    nearest = served_tensors(family.tier("opus"), tensors)
     name = "layers.0.mlp.up_proj.weight"
     assert not torch.equal(served[name], nearest[name])
     assert torch.equal(served["norm.weight"], nearest["norm.weight"])
@@ -170,7 +170,7 @@ def test_a_merge_of_untrained_experts_is_the_parent(served: bool) -> None:
     config = replace(TINY, moe=MoEConfig(routed=4, top_k=2, width=64, bias=True))
     tensors = floats(TINY)
     if served:
-        tensors = served_tensors(tensors, "nearest")
+        tensors = served_tensors(load_family("pocket").tier("opus"), tensors)
     merged = expand(tensors, config, [tensors] * 4)
     if served:
         merged, tensors = plain_tensors(merged), plain_tensors(tensors)

@@ -48,7 +48,7 @@ from mythos.train.experts import expand, expanded_config
 from mythos.train.ladder import Quality
 from mythos.train.recipes import EXPERT_DOMAINS, run_directory, run_facts, train_tier
 from mythos.train.run import Training
-from mythos.train.weights import rounding, served_tensors
+from mythos.train.weights import served_tensors
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total)"""
@@ -366,7 +366,7 @@ def _train(
     else:
         made_from = _read(home, keyring, parents)
     tensors = train_tier(home, keyring, tier, made_from, training, progress)
-    served = served_tensors(tensors, rounding(tier))
+    served = served_tensors(tier, tensors)
     progress("store", 0, 1)
     tokenizer, template = training.material.tokenizer, training.material.template
     root = write_weights(home.path / "weights", keyring, tier.config, served, tokenizer, template)

@@ -25,7 +25,7 @@ from mythos.train.recipes import pruned_tensors, recipe, run_directory, run_fact
 from mythos.train.run import Training
 from mythos.train.sample import answers, in_training
 from mythos.train.settings import Budget, TrainError
-from mythos.train.weights import computing, model_from, plain_tensors, rounding, served_tensors
+from mythos.train.weights import computing, model_from, plain_tensors, served_tensors
 
 MEASURED, PRUNED = "measured.json", "pruned.json"
 # How a shape learns fastest from scratch here (docs/notebook.md), so that the comparison is no straw man.
@@ -161,7 +161,7 @@ def _quality(
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Prediction]:
     """Of the served form of float32 tensors."""
-    served = served_tensors(tensors, rounding(tier))
+    served = served_tensors(tier, tensors)
     model = computing(model_from(tier.config, plain_tensors(served)))
     made, corpora = {}, training.material.held_out
     for done, (name, corpus) in enumerate(corpora.items()):

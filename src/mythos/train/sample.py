@@ -24,12 +24,12 @@ from mythos.model.quant import load_served
 from mythos.model.transformer import Transformer
 from mythos.spec.family import Tier
 from mythos.train.critique import Answer
-from mythos.train.weights import rounding, served_tensors
+from mythos.train.weights import served_tensors
 
 
 def in_training(tier: Tier, tensors: Mapping[str, Tensor], tokenizer: bytes, template: str) -> LoadedTier:
     """The float32 `tensors` in their served form, ready for the engine's runner."""
-    model = load_served(tier.config, served_tensors(tensors, rounding(tier))).eval()
+    model = load_served(tier.config, served_tensors(tier, tensors)).eval()
     return unregistered(tier, model, "eager-int8", tokenizer, template)
 
 

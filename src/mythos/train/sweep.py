@@ -25,7 +25,7 @@ from mythos.train.quality import predict
 from mythos.train.recipes import recipe, run_directory, run_facts, train_tier
 from mythos.train.run import Training
 from mythos.train.settings import Budget
-from mythos.train.weights import computing, model_from, plain_tensors, rounding, served_tensors
+from mythos.train.weights import computing, model_from, plain_tensors, served_tensors
 
 Progress = Callable[[str, int, int], None]
 
@@ -81,7 +81,7 @@ def sweep(
                     if not kept.exists():
                         log_beginning(home, store, clock, principal, tier, facts)
                         made = train_tier(home, keyring, tier, {}, one, progress)
-                        tensors = plain_tensors(served_tensors(made, rounding(tier)))
+                        tensors = plain_tensors(served_tensors(tier, made))
                         model = computing(model_from(tier.config, tensors))
                         found = _bits(model, one.material.held_out, tier.name, progress)
                         write_private(kept, json.dumps(found).encode(), replace=True)

@@ -58,9 +58,9 @@ def rounding(tier: Tier) -> Rounding:
     return "stochastic" if tier.parents else "nearest"
 
 
-def served_tensors(tensors: Mapping[str, Tensor], how: Rounding) -> dict[str, Tensor]:
-    """The served form of float32 tensors; the same for the same tensors in any order."""
-    random = torch.Generator().manual_seed(ROUNDING_SEED) if how == "stochastic" else None
+def served_tensors(tier: Tier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The served form of a tier's float32 tensors; the same for the same tensors in any order."""
+    random = torch.Generator().manual_seed(ROUNDING_SEED) if rounding(tier) == "stochastic" else None
     made: dict[str, Tensor] = {}
     for name, tensor in sorted(tensors.items()):
         made |= served_form(name, tensor, random)
