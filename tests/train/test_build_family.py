@@ -38,8 +38,9 @@ from mythos.train.ladder import measure, step_up
 from mythos.train.loop import Metrics
 from mythos.train.material import Material
 from mythos.train.quality import Prediction
-from mythos.train.recipes import OUTER_KEPT, PARENT_BIAS, WEIGHTS, Training, run_directory
+from mythos.train.recipes import COMMON_KEPT, PARENT_BIAS, WEIGHTS, Training, run_directory
 from mythos.train.settings import Budget, TrainError
+from mythos.train.weights import plain_tensors
 from tests.data.small import build, tokenizer_json
 
 FAMILY = """
@@ -102,8 +103,8 @@ max_output = 64
 name = "wide"
 description = "experts from the small one"
 parents = ["small"]
-made_by = { kind = "experts", copies = 4, share = 0.5, optimiser = "adamw", learning_rate = 3e-3 }
-config = { layers = 1, width = 32, ffn = 64, moe = { routed = 4, top_k = 2, width = 64, bias = true } }
+made_by = { kind = "experts", copies = 5, share = 0.5, optimiser = "adamw", learning_rate = 3e-3 }
+config = { layers = 1, width = 32, ffn = 64, moe = { routed = 5, top_k = 2, width = 64, bias = true } }
 price = { input = 0.0, output = 0.0 }
 context = 256
 max_output = 64
@@ -260,17 +261,25 @@ def test_experts_are_copied_without_a_budget_and_trained_with_one(family: Family
     budget = Budget(tokens=2048 * 100)
     trained = make(family, "wide", of(material, budget, told))
     assert trained != copied and make(family, "wide", of(material, budget)) == trained
-    assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 4  # three experts and the merge
-    assert told[-1].expert_load == 2  # every token goes to the parent's own, one of its two
+    assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 5  # four experts and the merge
+    assert told[-1].expert_load == 2.5  # every token goes to the parent's own, one of its two
     files = read_weights(home.weights_dir(trained), weights_keyring(home), trained)
-    assert files.tensors["layers.0.mlp.gate.e_score_correction_bias"].tolist() == [PARENT_BIAS, 0, 0, 0]
+    assert files.tensors["layers.0.mlp.gate.e_score_correction_bias"].tolist() == [PARENT_BIAS, 0, 0, 0, 0]
     (place,) = (home.path / "runs").glob("steps-wide-*/merged")
     run = load_checkpoint(place, weights_keyring(home))
     parent = read_weights(home.weights_dir(copied), weights_keyring(home), copied).tensors
     name = "layers.0.input_layernorm.weight"  # outside the experts: most of the way, not all of it
     assert run is not None and not torch.equal(run.tensors[f"master.{name}"], parent[name])
-    kept = torch.lerp(parent[name], run.tensors[f"master.{name}"], OUTER_KEPT)
+    kept = torch.lerp(parent[name], run.tensors[f"master.{name}"], COMMON_KEPT)
     assert torch.equal(files.tensors[name], kept)
+    # So it is of the parent's own MLP, and not of the experts; served within one step of int8.
+    down = "layers.0.mlp.experts.down_proj"
+    was = plain_tensors(parent)[down][0]
+    became = run.tensors[f"master.{down}"]
+    wanted = torch.stack([torch.lerp(was, became[0], COMMON_KEPT), *became[1:]])
+    step = wanted.abs().amax(-1, keepdim=True) / 127
+    assert ((plain_tensors(files.tensors)[down] - wanted).abs() <= 1.01 * step).all()
+    assert (became[0] - wanted[0]).abs().mean() > 2 * step.mean()
     estimate, low, _ = step_up(quality("wide"), quality("small"))
     assert 0 < low < estimate
     assert make(family, "wide", None) == trained  # nothing said of training: what is there is kept
@@ -368,12 +377,12 @@ def test_conversations_and_pairs_follow_distillation(
 
 def test_stages_of_experts_follow_the_merge(family: Family, material: Material) -> None:
     make(family, "small", of(material, SMALL))
-    text = FAMILY.replace("copies = 4, share = 0.5,", "copies = 4, share = 0.5, sft = 0.5,")
+    text = FAMILY.replace("copies = 5, share = 0.5,", "copies = 5, share = 0.5, sft = 0.5,")
     staged = parse_family(text.encode(), "steps.toml")
     told: list[Metrics] = []
     make(staged, "wide", of(material, Budget(tokens=2048 * 20), told))
     assert [metrics.step for metrics in told][-10:] == list(range(1, 11))
-    assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 5
+    assert [metrics.step for metrics in told if metrics.step == 1] == [1] * 6
 
 
 def test_without_a_pair_that_fits_the_stage_changes_nothing(

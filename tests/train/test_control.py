@@ -87,7 +87,7 @@ def test_a_control_gets_as_many_tokens_and_is_not_registered(
 
 def test_a_tier_goes_on_from_one_parent_of_its_shape(family: Family, material: Material) -> None:
     how = 'kind = "continue", share = 0.5, optimiser = "adamw", learning_rate = 1e-3'
-    experts = 'kind = "experts", copies = 4, share = 0.5, optimiser = "adamw", learning_rate = 3e-3'
+    experts = 'kind = "experts", copies = 5, share = 0.5, optimiser = "adamw", learning_rate = 3e-3'
     text = FAMILY.replace(experts, how)
     assert text != FAMILY
     with pytest.raises(FamilyError, match="goes on from one parent; it names 2"):
@@ -96,7 +96,7 @@ def test_a_tier_goes_on_from_one_parent_of_its_shape(family: Family, material: M
     make(own, "small", of(material, SMALL))
     with pytest.raises(Exception, match="longer goes on from small and has another shape"):
         make(own, "longer", of(material, SMALL))
-    same = text.replace("moe = { routed = 4, top_k = 2, width = 64, bias = true } }", "}").replace(
+    same = text.replace("moe = { routed = 5, top_k = 2, width = 64, bias = true } }", "}").replace(
         "ffn = 64, }", "ffn = 64 }"
     )
     same = same.replace('name = "wide"', 'name = "longer"')

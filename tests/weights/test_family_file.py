@@ -31,7 +31,7 @@ def test_pocket() -> None:
         ("haiku", "distil", 63.7),
         ("sonnet", "distil", 99.1),
         ("opus", "fetch", 134.5),
-        ("capybara", "experts", 373.5),
+        ("capybara", "experts", 453.1),
     ]
     assert all((t.sampling.temperature, t.sampling.top_p) == (0.2, 0.9) for t in family.tiers)
     assert [t.price.input for t in family.tiers] == sorted(t.price.input for t in family.tiers)
@@ -54,7 +54,7 @@ BAD = {
     "tier key": ("max_output = 4096", "max_outputs = 4096", "Did you mean 'max_output'"),
     "config key": ("kv_heads = 3", "kv_head = 3", "Did you mean 'kv_heads'"),
     "nested key": ("base = 100000.0", "bass = 1.0", "Did you mean 'base'"),
-    "made_by key": ("copies = 4", "copys = 4", "Did you mean 'copies'"),
+    "made_by key": ("copies = 5", "copys = 5", "Did you mean 'copies'"),
     "missing config": ("vocab = 49152\n", "", "lacks the key 'vocab'"),
     "type": ("vocab = 49152", 'vocab = "49152"', "should be of type int"),
     "truth for a number": ("vocab = 49152", "vocab = true", "should be of type int"),

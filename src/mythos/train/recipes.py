@@ -36,14 +36,17 @@ from mythos.train.weights import computing, fresh_model, model_from, plain_tenso
 WEIGHTS = {"coding": 0.35, "reasoning": 0.2, "defence": 0.15, "general": 0.3}
 DISTILLED = WEIGHTS | {SAFETY: 0.03}  # a student learns from its first step on what is declined, and how
 
-EXPERT_DOMAINS = ("coding", "reasoning", "defence")  # one expert each, beside the parent's own MLP
-# Of the budget, for each; the rest trains router and experts together. What is learnt alone is of little use.
-EXPERT_SHARE = 0.003
-# Times the rate, for each expert; `general` is the parent's own. Code is what a short training soon overdoes.
-EXPERT_RATES = {"general": 1.0, "coding": 0.5, "reasoning": 1.0, "defence": 1.0}
-# Of what the training changed outside the experts. With two MLPs for each token the whole of it moves further
-# than the parent would; to take some back at the end is better than to train there at a lower rate.
-OUTER_KEPT = 0.7
+# One expert each, beside the parent's own MLP.
+EXPERT_DOMAINS = ("coding", "reasoning", "defence", "general")
+# Of the budget, for each; the rest trains router and experts together. What is learnt alone is of little use,
+# so that its steps are small: of a short budget one is made whatever its share.
+EXPERT_SHARE, EXPERT_TOKENS = 0.003, 256
+# Times the rate, for each expert. Code is what a short training soon overdoes, general text has far to go.
+EXPERT_RATES = {"parent": 1.0, "coding": 0.5, "reasoning": 1.0, "defence": 1.0, "general": 2.0}
+# Of what the training changed in all that every token passes: outside the experts, and in the parent's own
+# MLP. With two MLPs for each token the whole of it moves further than the parent would; to take some back at
+# the end is better than to train there at a lower rate.
+COMMON_KEPT = 0.7
 ROUTER_ROWS = 4  # of each domain, from which the routers begin
 # Of the logits they begin with. They say which expert is chosen at any scale; at this one the two that are
 # weigh nearly the same, so that the parent's own MLP goes on learning from the text of all domains.
@@ -115,8 +118,9 @@ def _expert_facts() -> dict[str, Any]:
     return {
         "mixes": {name: MIXES[name] for name in EXPERT_DOMAINS},
         "share": EXPERT_SHARE,
+        "tokens": EXPERT_TOKENS,
         "rates": EXPERT_RATES,
-        "outer_kept": OUTER_KEPT,
+        "common_kept": COMMON_KEPT,
         "router_rows": ROUTER_ROWS,
         "router_scale": ROUTER_SCALE,
         "parent_bias": PARENT_BIAS,
@@ -240,13 +244,13 @@ def _experts(
         )
     corpora, settings, sources = run.training.material.train, run.settings, [plain]
     for domain in EXPERT_DOMAINS:
-        batches, model = mixed(corpora, MIXES[domain], _other_rows(settings)), _to_go_on(dense, plain)
+        own = _alone(settings, domain)
+        batches, model = mixed(corpora, MIXES[domain], own), _to_go_on(dense, plain)
         # A step or a few: to compile for them takes longer, and the first compiled step would not count.
-        few = replace(run.training, compiled=False)
-        alone = replace(run, settings=_alone(settings, domain), training=few)
+        alone = replace(run, settings=own, training=replace(run.training, compiled=False))
         sources.append(plain | alone.train(model, batches, domain, share * EXPERT_SHARE))
     merged = _merged(run, tier, dense, plain, sources)
-    sources.clear()  # four models that nobody needs while a larger one is trained
+    sources.clear()  # models that nobody needs while a larger one is trained
     share *= 1 - EXPERT_SHARE * len(EXPERT_DOMAINS)
     batches = mixed(corpora, WEIGHTS, settings)  # the rows that the parent trained on, its control, would see
     model, fixed = _to_go_on(tier.config, merged), {name: merged[name] for name in FIXED}
@@ -255,21 +259,28 @@ def _experts(
 
 
 def _partly_back(trained: dict[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What lies outside the experts between what it was and what it became (after Wortsman et al. 2021,
+    """What every token passes between what it was and what it became (after Wortsman et al. 2021,
     arXiv 2109.01903, who do so with all of a model).
     """
     back = {
-        name: torch.lerp(of, trained[name], OUTER_KEPT) for name, of in plain.items() if ".mlp." not in name
+        name: torch.lerp(of, trained[name], COMMON_KEPT) for name, of in plain.items() if ".mlp." not in name
     }
+    mlps = sorted({name.rpartition(".mlp.")[0] + ".mlp" for name in plain if ".mlp." in name})
+    for mlp in mlps:
+        gate, up, down = (plain[f"{mlp}.{part}_proj.weight"] for part in ("gate", "up", "down"))
+        for name, own in (("gate_up_proj", torch.cat([gate, up])), ("down_proj", down)):
+            made = trained[f"{mlp}.experts.{name}"]
+            back[f"{mlp}.experts.{name}"] = torch.cat([torch.lerp(own, made[0], COMMON_KEPT)[None], made[1:]])
     return trained | back
 
 
 def _alone(settings: TrainSettings, domain: str) -> TrainSettings:
-    """Those of the domain's expert while it is a model of its own."""
-    if not settings.expert_rates:
-        return settings
-    rate = settings.learning_rate * EXPERT_RATES[domain]
-    return replace(settings, learning_rate=rate, expert_rates=())
+    """Those of the domain's expert while it is a model of its own: a short row a step, its own rate."""
+    rate = settings.learning_rate * (EXPERT_RATES[domain] if settings.expert_rates else 1.0)
+    length = min(settings.length, EXPERT_TOKENS)
+    return replace(
+        _other_rows(settings), rows=1, accumulate=1, length=length, learning_rate=rate, expert_rates=()
+    )
 
 
 def _other_rows(settings: TrainSettings) -> TrainSettings:
@@ -286,11 +297,12 @@ def _merged(
     }
     merged = expand(plain | between, tier.config, sources)
     corpora, settings = run.training.material.train, _other_rows(run.settings)
-    known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in ("general", *EXPERT_DOMAINS)]
+    known = [mixed(corpora, {name: 1.0}, settings)(0, ROUTER_ROWS) for name in EXPERT_DOMAINS]
     routers = domain_routers(computing(model_from(dense, plain)), known)
     for layer, weight_ED in enumerate(routers):
         gate = f"layers.{layer}.mlp.gate"
-        merged[f"{gate}.weight"] = weight_ED * ROUTER_SCALE
+        own_D = torch.zeros(1, dense.width)  # chosen by its bias, whatever the token
+        merged[f"{gate}.weight"] = torch.cat([own_D, weight_ED * ROUTER_SCALE])
         merged[f"{gate}.e_score_correction_bias"] = torch.tensor([PARENT_BIAS] + [0.0] * len(EXPERT_DOMAINS))
     return merged
 
