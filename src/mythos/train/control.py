@@ -80,8 +80,9 @@ def train_control(
     suite: Suite,
     progress: Callable[[str, int, int], None],
 ) -> Measured:
-    """Trains the control on as many tokens as the tier's run was, in a run of its own, and measures it as the
-    tier is measured: held-out text and the questions of `reasoning_gym`. `parents` are the tier's.
+    """Trains the control on as many tokens as the tier's run was, up to a whole step, in a run of its own,
+    and measures it as the tier is measured: held-out text and the questions of `reasoning_gym`. `parents`
+    are the tier's.
 
     What was measured is kept; its weights are registered nowhere. TrainError when the tier's run is gone.
     """
@@ -92,7 +93,9 @@ def train_control(
             f"How many tokens {tier.name} was trained on stands in its run, which is gone.",
             f"mythos build {tier.family} --tier {tier.name} with another --budget makes a new one.",
         )
-    same, own = replace(training, budget=Budget(tokens=tokens)), {n: parents[n] for n in control.parents}
+    step = recipe(control, training.seed).step_tokens
+    whole = Budget(tokens=-(-tokens // step) * step)  # experts have smaller steps: never less
+    same, own = replace(training, budget=whole), {n: parents[n] for n in control.parents}
     facts = run_facts(control, {name: roots[name] for name in own}, same)
     place = run_directory(home, control, facts) / MEASURED
     if not place.exists():
