@@ -265,6 +265,28 @@ def test_a_budget_of_seconds_decays_at_its_end(tmp_path: Path, monkeypatch: pyte
     assert 190 <= told[-1].seconds <= 210
 
 
+@pytest.mark.parametrize(("first", "then"), [(1.0, 0.4), (0.4, 1.0)])
+def test_a_budget_of_seconds_is_spent_when_the_pace_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, then: float
+) -> None:
+    """Within a decay over three fifths: by a clock that changes its pace halfway."""
+    now = 0.0
+
+    def monotonic() -> float:
+        nonlocal now
+        now += first if now < 100 else then
+        return now
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic))
+    told: list[Metrics] = []
+    settings, budget = replace(SETTINGS, decay_share=0.6), Budget(seconds=60.0)
+    train(
+        tmp_path, keyring(), fresh_model(TINY, 0), batches, settings, budget, {}, told.append, compiled=False
+    )
+    assert 57 <= told[-1].seconds <= 63
+    assert told[-1].rate < 0.3
+
+
 def test_a_budget_of_few_seconds_is_not_spent_on_its_decay(tmp_path: Path, monkeypatch) -> None:
     """A long decay of few steps: by the same clock, of a second a step."""
     ticks = itertools.count()

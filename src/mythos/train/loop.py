@@ -239,15 +239,17 @@ def _rebalance(model: Transformer, routed: list[list[Routed]], settings: TrainSe
 
 def _plan_end(state: _State, settings: TrainSettings, budget: Budget) -> None:
     """Begins the decay of a budget of seconds when what is left of it is as long as the decay has to be, and
-    of one of a few steps at once, with as many as are left; one that is spent ends.
+    of one of a few steps at once. The last step follows the pace of all steps so far, also while decaying: a
+    machine that becomes faster or slower spends the budget, no less and no more.
     """
-    if budget.seconds is None or state.steps is not None or not state.timed:
+    if budget.seconds is None or not state.timed:
         return
-    per_step = state.seconds / state.timed
-    decay = max(1, round(state.step * settings.decay_share / (1 - settings.decay_share)))
-    left = (budget.seconds - state.seconds) / per_step
-    if decay >= left:
-        state.decay_from, state.steps = state.step, state.step + min(decay, max(0, round(left)))
+    left = (budget.seconds - state.seconds) * state.timed / state.seconds
+    if state.decay_from is None:
+        if max(1, round(state.step * settings.decay_share / (1 - settings.decay_share))) < left:
+            return
+        state.decay_from = state.step
+    state.steps = state.step + max(0, round(left))
 
 
 def _spent(state: _State, budget: Budget) -> float:
