@@ -255,23 +255,23 @@ def _experts(
     batches = mixed(corpora, WEIGHTS, settings)  # the rows that the parent trained on, its control, would see
     model, fixed = _to_go_on(tier.config, merged), {name: merged[name] for name in FIXED}
     merged.clear()  # as little as the sources
-    return _partly_back(fixed | run.train(model, batches, MERGED, share), plain)
+    return _partly_back(fixed | run.train(model, batches, MERGED, share), plain, tier.config)
 
 
-def _partly_back(trained: dict[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _partly_back(
+    trained: dict[str, Tensor], plain: Mapping[str, Tensor], config: ModelConfig
+) -> dict[str, Tensor]:
     """What every token passes between what it was and what it became (after Wortsman et al. 2021,
     arXiv 2109.01903, who do so with all of a model).
     """
-    back = {
-        name: torch.lerp(of, trained[name], COMMON_KEPT) for name, of in plain.items() if ".mlp." not in name
-    }
-    mlps = sorted({name.rpartition(".mlp.")[0] + ".mlp" for name in plain if ".mlp." in name})
-    for mlp in mlps:
-        gate, up, down = (plain[f"{mlp}.{part}_proj.weight"] for part in ("gate", "up", "down"))
-        for name, own in (("gate_up_proj", torch.cat([gate, up])), ("down_proj", down)):
-            made = trained[f"{mlp}.experts.{name}"]
-            back[f"{mlp}.experts.{name}"] = torch.cat([torch.lerp(own, made[0], COMMON_KEPT)[None], made[1:]])
-    return trained | back
+    back = dict(trained)
+    for name, was in expand(plain, config).items():
+        if ".experts." in name:  # the first is the parent's own
+            own, others = trained[name][:1], trained[name][1:]
+            back[name] = torch.cat([torch.lerp(was[:1], own, COMMON_KEPT), others])
+        elif ".mlp." not in name:
+            back[name] = torch.lerp(was, trained[name], COMMON_KEPT)
+    return back
 
 
 def _alone(settings: TrainSettings, domain: str) -> TrainSettings:
