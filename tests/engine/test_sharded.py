@@ -19,7 +19,7 @@ from tests.tiny import CONFIG, TinyHome, tiny_home
 from mythos.engine import ranks as ranks_module
 from mythos.engine.engine import Engine
 from mythos.engine.loader import Loader, NotAllowed, read_rank
-from mythos.engine.ranks import RankLost, strangers
+from mythos.engine.ranks import RankLost, joined, strangers
 from mythos.engine.request import Delta, Done, Finish, Request, Sampling
 from mythos.model.errors import WeightsChanged, WeightsError
 from mythos.model.parts import CannotSplit, check_ranks, cuts
@@ -215,6 +215,33 @@ def test_a_killed_rank_ends_the_answers_and_the_next_one_starts_it_again(home: T
         assert finished(engine.submit(permit, request(20)))[0] == whole
         (last,) = processes(engine)
     assert not running(process.pid) and not running(idle.pid) and not running(last.pid)
+
+
+MEETS = textwrap.dedent("""
+    import os, pathlib, sys, time
+    from mythos.engine.ranks import joined
+
+    exchange = joined(pathlib.Path(sys.argv[1]), 1, 2)
+    if os.fork() == 0:
+        sys.stdin.read()  # holds the connection until nobody is there to read from
+        os._exit(0)
+    print("met", flush=True)
+    time.sleep(600)
+""")
+
+
+def test_a_killed_rank_is_noticed_though_no_connection_says_so(tmp_path: Path) -> None:
+    """gloo's own notice comes when the connection closes, and not to who is in the middle of sending."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", MEETS, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        exchange = joined(tmp_path, 0, 2)
+        exchange.alive = lambda: other.poll() is None
+        assert other.stdout is not None and other.stdout.readline() == "met\n"
+        other.kill()
+        with pytest.raises(ConnectionError, match="a rank has gone"):
+            exchange.whole(torch.ones(3, 2), 4)
 
 
 PROGRAM = textwrap.dedent("""

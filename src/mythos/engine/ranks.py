@@ -152,6 +152,7 @@ def meet(ranks: Ranks) -> Exchange:
     try:
         ranks.tell({"meet": place})
         ranks.exchange = joined(Path(place), 0, ranks.count)
+        ranks.exchange.alive = lambda: ranks.alive
         for rank in range(1, ranks.count):
             _answer(ranks, rank)
     except (OSError, RuntimeError) as error:

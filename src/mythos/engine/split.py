@@ -9,7 +9,11 @@ Shape letters: T token rows, W rows whose logits are wanted, N outputs of all ra
 D width, A experts per token, V vocabulary
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import torch
@@ -21,27 +25,30 @@ from mythos.model.parts import share
 from mythos.model.quant import Int8Embedding, Int8Experts, weighed
 from mythos.model.transformer import Transformer
 
+LOOK = timedelta(seconds=1)  # how long to wait for the other ranks before asking whether they are there
+
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """This rank's place among the ranks of one tier."""
+    """This rank's place among the ranks of one tier. ConnectionError when `alive` says that one has gone."""
 
     group: Any  # a dist.ProcessGroupGloo, of whose methods torch's stub knows none
     rank: int
     ranks: int
+    alive: Callable[[], bool] = lambda: True
 
     def whole(self, own_TP: Tensor, outputs: int) -> Tensor:
         """(T, outputs) on every rank, from each rank's share of the outputs."""
         own_TP = self._even(own_TP, outputs)
         parts = [torch.empty_like(own_TP) for _ in range(self.ranks)]
-        self.group.allgather([parts], [own_TP]).wait()
+        self._met(self.group.allgather([parts], [own_TP]))
         return torch.cat(parts, dim=-1)[:, :outputs].contiguous()
 
     def on_first(self, own_TP: Tensor, outputs: int) -> Tensor:
         """The same on rank 0 alone; the others keep what they have."""
         own_TP = self._even(own_TP, outputs)
         parts = [torch.empty_like(own_TP) for _ in range(self.ranks)] if self.rank == 0 else []
-        self.group.gather(parts, own_TP, 0).wait()
+        self._met(self.group.gather(parts, own_TP, 0))
         return torch.cat(parts, dim=-1)[:, :outputs] if parts else own_TP
 
     def filled(self, rows: Tensor) -> Tensor:
@@ -49,11 +56,35 @@ class Exchange:
         integers.
         """
         bits = rows.contiguous().view(torch.int32)
-        self.group.allreduce([bits]).wait()
+        self._met(self.group.allreduce([bits]))
         return bits.view(rows.dtype)
+
+    def _met(self, work: Any) -> None:
+        """Waits until all ranks have met in `work`, a dist.Work.
+
+        gloo tells those that wait for a rank when its connection closes, but not who was in the middle of
+        sending to it: that one waits until the group's time is over. So it asks, too.
+        """
+        while True:
+            try:
+                work.wait(LOOK)
+                return
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # raises what it ended in, if not well
+                    return
+                if not self.alive():
+                    # A group waits for its work when it is let go. This thread should not: another one does.
+                    Thread(target=_outlasts, args=(self.group, work), daemon=True).start()
+                    raise ConnectionError("a rank has gone") from None
 
     def _even(self, own_TP: Tensor, outputs: int) -> Tensor:
         return F.pad(own_TP, (0, share(outputs, self.ranks) - own_TP.shape[1])).contiguous()
+
+
+def _outlasts(_group: Any, work: Any) -> None:
+    with suppress(RuntimeError):
+        work.wait()
 
 
 class SharedLinear(nn.Module):
