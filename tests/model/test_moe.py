@@ -23,17 +23,23 @@ def plain_experts(experts: Experts, x_TD: Tensor, ids_TA: Tensor, weights_TA: Te
 
 
 @pytest.mark.parametrize("width", [24, 20])  # grouped kernel, loop
+@pytest.mark.parametrize("chosen", [1, 2, 3])
 @pytest.mark.parametrize("tokens", [1, 2, 13])
-def test_experts_equal_the_plain_loop(width: int, tokens: int) -> None:
+def test_experts_and_their_gradients_equal_the_plain_loop(width: int, chosen: int, tokens: int) -> None:
     torch.manual_seed(tokens)
-    experts = Experts(16, MoEConfig(routed=6, top_k=2, width=width))
+    experts = Experts(16, MoEConfig(routed=6, top_k=chosen, width=width))
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter)
-    x_TD = torch.randn(tokens, 16)
-    ids_TA = torch.stack([torch.randperm(6)[:2] for _ in range(tokens)])
-    weights_TA = torch.rand(tokens, 2)
-    got, want = experts(x_TD, ids_TA, weights_TA), plain_experts(experts, x_TD, ids_TA, weights_TA)
-    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
+    x_TD = torch.randn(tokens, 16, requires_grad=True)
+    ids_TA = torch.stack([torch.randperm(6)[:chosen] for _ in range(tokens)])
+    weights_TA = torch.rand(tokens, chosen, requires_grad=True)
+    upstream_TD = torch.randn(tokens, 16)
+    results = []
+    for computed in (experts(x_TD, ids_TA, weights_TA), plain_experts(experts, x_TD, ids_TA, weights_TA)):
+        of = [x_TD, weights_TA, *experts.parameters()]
+        results.append([computed, *torch.autograd.grad(computed, of, upstream_TD)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
