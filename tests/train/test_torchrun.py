@@ -41,3 +41,7 @@ def test_training_a_tier(tmp_path: Path) -> None:
     assert "A step has 2 rows in the checkpoint, and 4 on this mesh." in done.stderr
     done = torchrun("--mesh", "dp=4", "--steps", "3")
     assert done.returncode != 0 and "needs 4 ranks, and 2 were started" in done.stderr
+    # Its family says nothing of balance, and the default is for one process.
+    done = torchrun("--tier", "capybara", "--mesh", "ep=2", "--steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("step 1 ")

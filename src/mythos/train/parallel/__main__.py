@@ -73,6 +73,8 @@ def _train(asked: argparse.Namespace) -> None:
     settings = replace(
         settings, rows=asked.rows or settings.rows, accumulate=asked.accumulate or settings.accumulate
     )
+    if settings.balance == "quantile":  # a family's default, for which no rank has all scores of a step
+        settings = replace(settings, balance="bias")
     check(tier.config, shape, settings)
     home = Home.open()
     corpora = {name: open_corpus(home.path / "data" / family.name / name / SPLITS[0]) for name in WEIGHTS}
