@@ -39,7 +39,7 @@ def test_experts_and_their_gradients_equal_the_plain_loop(width: int, chosen: in
         of = [x_TD, weights_TA, *experts.parameters()]
         results.append([computed, *torch.autograd.grad(computed, of, upstream_TD)])
     for got, want in zip(*results, strict=True):
-        torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
