@@ -110,44 +110,30 @@ class Experts(nn.Module):
         experts_E = torch.arange(self.down_proj.shape[0], device=ids_TA.device)
         ends_E = torch.searchsorted(sorted_S, experts_E, right=True, out_int32=True)
         places_S = order_S.argsort()
-        x_SD = _Spread.apply(x_TD, order_S, places_S, ids_TA.shape[-1])
+        x_SD = TakeRows.apply(x_TD, order_S, places_S, ids_TA.shape[-1])
         gate_SF, up_SF = expert_matmul(x_SD, self.gate_up_proj, ends_E).chunk(2, dim=-1)
         y_SD = expert_matmul(F.silu(gate_SF) * up_SF, self.down_proj, ends_E)
-        y_TAD = _Placed.apply(y_SD, order_S, places_S).unflatten(0, ids_TA.shape)
+        y_TAD = TakeRows.apply(y_SD, places_S, order_S, 1).unflatten(0, ids_TA.shape)
         return (y_TAD * weights_TA[..., None]).sum(-2).to(x_TD.dtype)
 
 
-class _Spread(torch.autograd.Function):
-    """(T, D) to (S, D): the token of each slot. `order_S` sorts the slots, `places_S` where each is then.
+class TakeRows(torch.autograd.Function):
+    """(T, D) to (S, D): slot s takes row `order_S[s] // each`; `places_S` is the inverse of the order.
 
-    The gradient of plain indexing is added up row by row, in one thread on a processor; since each slot has a
-    place of its own, it is indexing, too.
+    The gradient of plain indexing is added up row by row, in one thread on a processor; where the slots are
+    a permutation of all tokens' choices it is indexing, too, and a sum over each token's own.
     """
 
     @staticmethod
-    def forward(ctx, x_TD: Tensor, order_S: Tensor, places_S: Tensor, chosen: int) -> Tensor:
+    def forward(ctx, x_TD: Tensor, order_S: Tensor, places_S: Tensor, each: int) -> Tensor:
         ctx.save_for_backward(places_S)
-        ctx.chosen = chosen
-        return x_TD[order_S // chosen]
+        ctx.each = each
+        return x_TD[order_S // each]
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (places_S,) = ctx.saved_tensors
-        return grads[0][places_S].unflatten(0, (-1, ctx.chosen)).sum(1), None, None, None
-
-
-class _Placed(torch.autograd.Function):
-    """(S, D) back from sorted slots to those of the tokens, with the same care for the gradient."""
-
-    @staticmethod
-    def forward(ctx, y_SD: Tensor, order_S: Tensor, places_S: Tensor) -> Tensor:
-        ctx.save_for_backward(order_S)
-        return y_SD[places_S]
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (order_S,) = ctx.saved_tensors
-        return grads[0][order_S], None, None
+        return grads[0][places_S].unflatten(0, (-1, ctx.each)).sum(1), None, None, None
 
 
 def expert_matmul(x_SD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mythos.model.moe import Experts, Router, expert_matmul
+from mythos.model.moe import Experts, Router, TakeRows, expert_matmul
 from mythos.train.parallel.collectives import exchange_rows
 
 
@@ -25,6 +25,7 @@ class SplitExperts(nn.Module):
         """Slots sorted by expert go to its rank, there again by expert through the grouped product."""
         ranks, own = self._group.size(), self.down_proj.shape[0]
         order_S = ids_TA.flatten().argsort(stable=True)
+        places_S = order_S.argsort()
         counts_E = torch.zeros(self._routed, dtype=torch.int64, device=x_TD.device)
         counts_E.scatter_add_(0, ids_TA.flatten(), torch.ones_like(order_S))
         counts_NO = torch.empty_like(counts_E)
@@ -36,17 +37,20 @@ class SplitExperts(nn.Module):
         else:
             sent = counts_E.view(ranks, own).sum(1).tolist()
             received = counts_NO.view(ranks, own).sum(1).tolist()
-        x_RD = exchange_rows(x_TD[order_S // ids_TA.shape[-1]], sent, received, self._group)
+        x_SD = TakeRows.apply(x_TD, order_S, places_S, ids_TA.shape[-1])
+        x_RD = exchange_rows(x_SD, sent, received, self._group)
         of_R = torch.arange(own, device=x_TD.device).repeat(ranks)
         of_R = of_R.repeat_interleave(counts_NO, output_size=sum(received))
         sorted_R, order_R = of_R.sort(stable=True)
+        places_R = order_R.argsort()
         ends_O = torch.searchsorted(
             sorted_R, torch.arange(own, device=x_TD.device), right=True, out_int32=True
         )
-        gate_RF, up_RF = expert_matmul(x_RD[order_R], self.gate_up_proj, ends_O).chunk(2, dim=-1)
-        y_RD = expert_matmul(F.silu(gate_RF) * up_RF, self.down_proj, ends_O)[order_R.argsort()]
-        y_SD = exchange_rows(y_RD, received, sent, self._group)
-        y_TAD = y_SD[order_S.argsort()].unflatten(0, ids_TA.shape)
+        x_RD = TakeRows.apply(x_RD, order_R, places_R, 1)
+        gate_RF, up_RF = expert_matmul(x_RD, self.gate_up_proj, ends_O).chunk(2, dim=-1)
+        y_RD = expert_matmul(F.silu(gate_RF) * up_RF, self.down_proj, ends_O)
+        y_SD = exchange_rows(TakeRows.apply(y_RD, places_R, order_R, 1), received, sent, self._group)
+        y_TAD = TakeRows.apply(y_SD, places_S, order_S, 1).unflatten(0, ids_TA.shape)
         return (y_TAD * weights_TA[..., None]).sum(-2).to(x_TD.dtype)
 
 
