@@ -32,7 +32,7 @@ from mythos.train.weights import computing
 
 METRICS = "metrics.jsonl"
 CHECKPOINT_SECONDS = 300.0
-FORM = 2  # of a checkpoint's tensors: one of another form belongs to another version
+FORM = 3  # of a checkpoint's tensors: one of another form belongs to another version
 # Weight of the mean loss of prediction modules beside the model's own (arXiv 2412.19437, section 4.2).
 MTP_WEIGHT = 0.3
 PATIENCE = 10  # steps in a row whose gradient is not finite before the run is given up

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from mythos.train.muon import move
 from mythos.train.settings import TrainError, TrainSettings
+
+CHUNK = 1 << 20  # numbers that AdamW moves at a time: their gradient in float32 does not leave the cache
 
 
 class Optimiser:
@@ -31,40 +34,28 @@ class Optimiser:
         }
         self._matrices = {name: master for name, master in inside.items() if master.dim() == 2}
         self._momenta = {n: torch.zeros_like(master) for n, master in inside.items() if master.dim() == 3}
-        self._adamw = {name: master for name, master in self.masters.items() if name not in inside}
-        self._parts = _parts_of_experts(self._adamw, settings.expert_rates)
-        groups = [
-            {"params": [part for part in self._whole() if part.dim() >= 2], "times": 1.0},
-            {"params": [part for part in self._whole() if part.dim() < 2], "times": 1.0, "weight_decay": 0.0},
-        ]
-        for expert, times in enumerate(settings.expert_rates):
-            groups.append({"params": [parts[expert] for parts in self._parts.values()], "times": times})
-        decay = settings.weight_decay
-        self._adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=decay,
-            fused=True,
-        )
+        self._moments = {
+            name: (torch.zeros_like(master), torch.zeros_like(master))
+            for name, master in self.masters.items()
+            if name not in inside
+        }
+        _check_rates(self.masters, settings.expert_rates)
         matrices = list(self._matrices.values())
+        decay = settings.weight_decay
         self._muon = torch.optim.Muon(matrices, settings.matrix_rate, decay) if matrices else None
-
-    def _whole(self) -> list[Tensor]:
-        """The masters that AdamW moves at one rate."""
-        return [master for name, master in self._adamw.items() if name not in self._parts]
+        self._gradients: dict[str, Tensor] = {}
+        self._chunk = torch.empty(CHUNK)
+        self._steps = torch.zeros(())
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Adds the parameters' gradients to the masters' and drops them."""
+        """Takes the parameters' gradients: those of a step's first batch as they are, later ones are added to
+        them in float32.
+        """
         for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            master = self.masters[name]
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad.add_(parameter.grad)
+            grad, before = parameter.grad, self._gradients.get(name)
+            if grad is not None:
+                self._gradients[name] = grad if before is None else before.float().add_(grad)
             parameter.grad = None
 
     @torch.no_grad()
@@ -74,30 +65,75 @@ class Optimiser:
 
         A gradient that is not finite moves nothing.
         """
-        norm = nn.utils.clip_grad_norm_(self.masters.values(), self._settings.clip).item()
+        norm = self._norm()
         if math.isfinite(norm):
-            self._move(factor)
-        for master in self.masters.values():
-            master.grad = None
+            self._move(factor, min(1.0, self._settings.clip / (norm + 1e-6)))
+        self._gradients.clear()
         return norm
 
-    def _move(self, factor: float) -> None:
+    def _norm(self) -> float:
+        """Of all gradients together, in float32."""
+        chunks = (c_N for grad in self._gradients.values() for c_N in grad.contiguous().view(-1).split(CHUNK))
+        squares = [torch.dot(grad_N, grad_N) for grad_N in map(self._widened, chunks)]
+        return torch.stack(squares).sum().sqrt().item()
+
+    def _widened(self, grad_N: Tensor) -> Tensor:
+        """A chunk in float32, until the next one: fresh memory for each would cost more than its use."""
+        return self._chunk[: len(grad_N)].copy_(grad_N)
+
+    def _move(self, factor: float, scale: float) -> None:
+        """By `scale` times the gradients."""
         settings = self._settings
-        for name, parts in self._parts.items():
-            grad = self.masters[name].grad
-            for expert, part in enumerate(parts):
-                part.grad = None if grad is None else grad[expert]
-        for optimiser, rate in ((self._adam, settings.learning_rate), (self._muon, settings.matrix_rate)):
-            if optimiser is not None:
-                for group in optimiser.param_groups:
-                    group["lr"] = rate * factor * group.get("times", 1.0)
-                optimiser.step()
-        for name, momentum in self._momenta.items():
-            master = self.masters[name]
-            if master.grad is not None:
-                move(master, master.grad, momentum, settings.matrix_rate * factor, settings.weight_decay)
-        for name, parameter in self._parameters.items():
-            parameter.copy_(self.masters[name])
+        self._steps += 1
+        for name, grad in self._gradients.items():
+            if name in self._moments:
+                self._adamw(name, grad, settings.learning_rate * factor, scale)
+            elif name in self._momenta:
+                grad = grad.float() * scale
+                rate = settings.matrix_rate * factor
+                move(self.masters[name], grad, self._momenta[name], rate, settings.weight_decay)
+                self._parameters[name].copy_(self.masters[name])
+        if self._muon is None:
+            return
+        self._muon.param_groups[0]["lr"] = settings.matrix_rate * factor
+        for name, master in self._matrices.items():
+            master.grad = self._gradients[name].float() * scale if name in self._gradients else None
+        self._muon.step()
+        for name, master in self._matrices.items():
+            self._parameters[name].copy_(master)
+            master.grad = None
+
+    def _adamw(self, name: str, grad: Tensor, rate: float, scale: float) -> None:
+        """Moves a master and its parameter in one way through memory, a chunk after the other: a tier of
+        experts has several GB of them, which going over each in turn would read five times.
+        """
+        whole = (self.masters[name], grad.contiguous(), *self._moments[name], self._parameters[name])
+        rates = self._settings.expert_rates
+        if grad.dim() == 3 and rates:  # a stack of experts, each with a rate of its own
+            parts = [(*part, rate * times) for *part, times in zip(*whole, rates, strict=True)]
+        else:
+            parts = [(*whole, rate)]
+        for *tensors, own_rate in parts:
+            for master_N, grad_N, mean_N, square_N, parameter_N in zip(
+                *(tensor.view(-1).split(CHUNK) for tensor in tensors), strict=True
+            ):
+                adamw(
+                    [master_N],
+                    [self._widened(grad_N).mul_(scale)],
+                    [mean_N],
+                    [square_N],
+                    [],
+                    [self._steps - 1],  # counts up what it is given
+                    fused=True,
+                    amsgrad=False,
+                    beta1=self._settings.betas[0],
+                    beta2=self._settings.betas[1],
+                    lr=own_rate,
+                    weight_decay=self._settings.weight_decay if grad.dim() > 1 else 0.0,
+                    eps=1e-8,
+                    maximize=False,
+                )
+                parameter_N.copy_(master_N)
 
     def state(self, ended: bool = False) -> dict[str, Tensor]:
         """Masters and moments by name: what `restore` needs to go on exactly; masters alone once training has
@@ -106,11 +142,11 @@ class Optimiser:
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
         if ended:
             return tensors
+        tensors["steps"] = self._steps
+        for name, (mean, square) in self._moments.items():
+            tensors |= {f"exp_avg.{name}": mean, f"exp_avg_sq.{name}": square}
         tensors |= {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
-        for name, part, owner in self._moved():
-            for key, value in owner.state.get(part, {}).items():
-                tensors[f"{key}.{name}"] = value
-        return tensors
+        return tensors | {f"momentum.{name}": momentum for name, momentum in self._of_muon()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], ended: bool = False) -> None:
@@ -118,36 +154,27 @@ class Optimiser:
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             self._parameters[name].copy_(master)
-            if name in self._momenta and not ended:
-                self._momenta[name].copy_(tensors[f"momentum.{name}"])
-        for name, part, owner in self._moved():
-            keys = ("step", "exp_avg", "exp_avg_sq") if owner is self._adam else ("momentum_buffer",)
-            found = {key: tensors[f"{key}.{name}"] for key in keys if f"{key}.{name}" in tensors}
-            if found:
-                owner.state[part] = {key: value.clone() for key, value in found.items()}
-
-    def _moved(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer]]:
-        """What torch's optimisers move, each under a name of its own."""
-        for name, master in self._adamw.items():
-            for expert, part in enumerate(self._parts.get(name, ())):
-                yield f"{name}.{expert}", part, self._adam
-            if name not in self._parts:
-                yield name, master, self._adam
+        if ended:
+            return
         if self._muon is not None:
             for name, master in self._matrices.items():
-                yield name, master, self._muon
+                if f"momentum.{name}" in tensors:  # before its first step it has none
+                    self._muon.state[master]["momentum_buffer"] = torch.empty_like(master)
+        for key, tensor in self.state().items():
+            tensor.copy_(tensors[key])
+
+    def _of_muon(self) -> Iterator[tuple[str, Tensor]]:
+        """What torch's Muon keeps of each matrix that it has moved."""
+        if self._muon is not None:
+            for name, master in self._matrices.items():
+                if master in self._muon.state:
+                    yield name, self._muon.state[master]["momentum_buffer"]
 
 
-def _parts_of_experts(
-    masters: Mapping[str, Tensor], rates: tuple[float, ...]
-) -> dict[str, tuple[Tensor, ...]]:
-    """Each stack of experts as one view an expert, for each has a rate of its own; none without `rates`."""
-    if not rates:
-        return {}
-    stacks = {name: master for name, master in masters.items() if master.dim() == 3}
-    if any(len(stack) != len(rates) for stack in stacks.values()):
+def _check_rates(masters: Mapping[str, Tensor], rates: tuple[float, ...]) -> None:
+    stacks = [master for master in masters.values() if master.dim() == 3]
+    if rates and any(len(stack) != len(rates) for stack in stacks):
         raise TrainError(f"{len(rates)} rates are given, not one for each expert.", "Correct the settings.")
-    return {name: stack.unbind() for name, stack in stacks.items()}
 
 
 def inside_block(name: str) -> bool:
