@@ -1,5 +1,7 @@
 """bf16 weights to compute with, float32 masters to train: AdamW, and Muon for the matrices inside
 the blocks.
+
+Shape letters: N numbers of a chunk
 """
 
 import math
@@ -105,7 +107,7 @@ class Optimiser:
 
     def _adamw(self, name: str, grad: Tensor, rate: float, scale: float) -> None:
         """Moves a master and its parameter in one way through memory, a chunk after the other: a tier of
-        experts has several GB of them, which going over each in turn would read five times.
+        experts has several GB of them, and float32 copies of all gradients would be fresh memory each step.
         """
         whole = (self.masters[name], grad.contiguous(), *self._moments[name], self._parameters[name])
         rates = self._settings.expert_rates
