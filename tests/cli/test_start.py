@@ -1,7 +1,6 @@
 """Start-up, exit codes and the form of errors: the real command as a subprocess."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -22,15 +21,15 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_help_is_fast(mythos):
-    """150 ms of processor time, which other processes lengthen little: the best of several."""
-    times = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        mythos("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.3
+def test_help_loads_little():
+    """Modules, 210 when this was written, not seconds: those are the machine's."""
+    code = (
+        "import sys; from mythos.cli.main import run; status = run(['--help']);"
+        "print(status, len(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    status, modules = done.stderr.split()
+    assert status == "0" and int(modules) < 230
 
 
 def test_every_command_takes_json_and_help(mythos):
