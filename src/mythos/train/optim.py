@@ -5,7 +5,7 @@ Shape letters: N numbers of a chunk
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Optimiser:
             if settings.optimiser == "muon" and inside_block(name)
         }
         self._matrices = {name: master for name, master in inside.items() if master.dim() == 2}
-        self._momenta = {n: torch.zeros_like(master) for n, master in inside.items() if master.dim() == 3}
+        self._momenta = {name: torch.zeros_like(master) for name, master in inside.items()}
         self._moments = {
             name: (torch.zeros_like(master), torch.zeros_like(master))
             for name, master in self.masters.items()
@@ -45,6 +45,9 @@ class Optimiser:
         matrices = list(self._matrices.values())
         decay = settings.weight_decay
         self._muon = torch.optim.Muon(matrices, settings.matrix_rate, decay) if matrices else None
+        if self._muon is not None:
+            for name, master in self._matrices.items():
+                self._muon.state[master]["momentum_buffer"] = self._momenta[name]  # is moved in place
         self._gradients: dict[str, Tensor] = {}
         self._chunk = torch.empty(CHUNK)
         self._steps = torch.zeros(())
@@ -90,7 +93,7 @@ class Optimiser:
         for name, grad in self._gradients.items():
             if name in self._moments:
                 self._adamw(name, grad, settings.learning_rate * factor, scale)
-            elif name in self._momenta:
+            elif name not in self._matrices:
                 grad = grad.float() * scale
                 rate = settings.matrix_rate * factor
                 move(self.masters[name], grad, self._momenta[name], rate, settings.weight_decay)
@@ -147,30 +150,15 @@ class Optimiser:
         tensors["steps"] = self._steps
         for name, (mean, square) in self._moments.items():
             tensors |= {f"exp_avg.{name}": mean, f"exp_avg_sq.{name}": square}
-        tensors |= {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
-        return tensors | {f"momentum.{name}": momentum for name, momentum in self._of_muon()}
+        return tensors | {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], ended: bool = False) -> None:
         """Takes up a `state`. KeyError when it belongs to other parameters."""
-        for name, master in self.masters.items():
-            master.copy_(tensors[f"master.{name}"])
-            self._parameters[name].copy_(master)
-        if ended:
-            return
-        if self._muon is not None:
-            for name, master in self._matrices.items():
-                if f"momentum.{name}" in tensors:  # before its first step it has none
-                    self._muon.state[master]["momentum_buffer"] = torch.empty_like(master)
-        for key, tensor in self.state().items():
+        for key, tensor in self.state(ended).items():
             tensor.copy_(tensors[key])
-
-    def _of_muon(self) -> Iterator[tuple[str, Tensor]]:
-        """What torch's Muon keeps of each matrix that it has moved."""
-        if self._muon is not None:
-            for name, master in self._matrices.items():
-                if master in self._muon.state:
-                    yield name, self._muon.state[master]["momentum_buffer"]
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self.masters[name])
 
 
 def _check_rates(masters: Mapping[str, Tensor], rates: tuple[float, ...]) -> None:
