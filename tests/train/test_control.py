@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from mythos.cli.local import open_records
+from mythos.cli.rungs import Rung
+from mythos.cli.won_back import WonBack, won_back
 from mythos.data.documents import DataError
 from mythos.evaluate.reasoning_gym import suite
 from mythos.records.clock import Clock
 from mythos.records.principal import OPERATOR
-from mythos.spec.family import Family
+from mythos.spec.family import Family, Tier
 from mythos.spec.load import FamilyError, load_family, parse_family
 from mythos.store.db import Store
 from mythos.store.home import Home
@@ -84,6 +87,45 @@ def test_a_control_gets_as_many_tokens_and_is_not_registered(
         assert gap_closed(best, pruned, best)[0] == 1.0
         assert gap_closed(pruned, pruned, best) == (0.0, 0.0, 0.0)
     assert control_of(family, family.tier(tier)).made_by.kind == kind  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_longer_budget_is_foreseen_from_the_run_that_there_is(family: Family, material: Material) -> None:
+    make(family, "large", of(material, SMALL))
+
+    def foreseen(budget: Budget, tier: Tier) -> WonBack:
+        training = of(material, budget)
+        make(family, tier.name, training)
+        records, quiet, found = open_records(), lambda *_: None, []
+        for one in (family.tier("large"), tier):
+            quality = measure(
+                records.home, records.store, Clock(), OPERATOR, family, one, material.held_out, quiet
+            )
+            bits = {name: of.bits_per_byte for name, of in quality.items()}
+            found.append(Rung(one, 0, bits, None, quality, {}, ("", "")))
+        (line,) = won_back(records, family, {tier.name: training}, found)
+        for one in line.longer if isinstance(line.longer, tuple) else ():
+            # What more is won back is what the bits per byte fall by, in units of what pruning cost.
+            for won, bits in zip(one.won_back, (one.bits[0], *one.bits[:0:-1]), strict=True):
+                assert (won - line.closed[0]) * line.cost == pytest.approx(found[1].loss - bits, abs=1e-9)
+        return line
+
+    student, long = family.tier("student"), Budget(tokens=2048 * 100)
+    line = foreseen(long, student)
+    assert isinstance(line.longer, tuple)
+    assert [(one.times, one.tokens) for one in line.longer] == [(n, 2048 * 100 * n) for n in (2, 4, 8)]
+    values = [line.closed, *(one.won_back for one in line.longer)]
+    assert all(less[0] <= more[0] for less, more in zip(values, values[1:], strict=False))
+    assert all(one.won_back[0] >= one.won_back[1] >= line.closed[0] for one in line.longer)
+    assert [one["budget"] for one in line.told()["longer"]] == ["2 times", "4 times", "8 times"]
+
+    (place,) = (Home.open().path / "runs").glob("steps-student-*/metrics.jsonl")
+    place.unlink()
+    assert "are gone" in str(foreseen(long, student).longer)
+    short = foreseen(Budget(tokens=2048 * 20), student)
+    assert "19 steps after the warm-up are too few" in str(short.longer)
+    assert short.told()["not_foreseen"] == short.longer
+    staged = foreseen(Budget(tokens=2048 * 20), family.tier("taught"))
+    assert staged.longer == "what follows its distillation has a loss of another kind"
 
 
 def test_a_tier_goes_on_from_one_parent_of_its_shape(family: Family, material: Material) -> None:

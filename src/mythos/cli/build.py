@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mythos.cli.controls import Beside, WonBack, beside_controls, show_beside, show_won_back, won_back
+from mythos.cli.controls import Beside, beside_controls, show_beside
 from mythos.cli.forecasts import beside
 from mythos.cli.local import Records, open_records, standing
 from mythos.cli.models import buildable, made_by, row
@@ -16,6 +16,7 @@ from mythos.cli.output import CommandError, Exit, emit, json_wanted, note
 from mythos.cli.progress import progress
 from mythos.cli.rungs import Rung, over_seeds, rungs, show_rungs
 from mythos.cli.training import give_way, prepared, reporter
+from mythos.cli.won_back import WonBack, show_won_back, won_back
 from mythos.records.principal import OPERATOR
 from mythos.spec.family import TRAINED, Family, Tier, TierState
 from mythos.spec.load import load_family, packaged_families
@@ -103,7 +104,7 @@ def _told(
                 "built": [row(state.tier(tier.name)) for tier in chosen],
                 "ladder": [{"seed": rung.seed} | rung.line() for rung in found],
                 "over_seeds": over_seeds(found) if several else [],
-                "pruned": [one.line() for one in back],
+                "pruned": [one.told() for one in back],
                 "controls": [one.line() for one in held],
                 "forecasts": ahead,
             }

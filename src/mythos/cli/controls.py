@@ -84,60 +84,6 @@ def _held(rung: Rung, parent: str, measured: "Measured") -> Beside:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WonBack:
-    """Of a distilled tier: what pruning cost against its first parent, in bits per byte, the mean over the
-    domains; and the share of it that training has won back, with a 95% interval over texts.
-    """
-
-    tier: str
-    seed: int
-    cost: float
-    closed: Interval
-
-    def line(self) -> dict[str, Any]:
-        cost = f"{self.cost:.4f}"
-        return {
-            "tier": self.tier,
-            "seed": self.seed,
-            "pruning cost": cost,
-            "won back": spread(self.closed, 3),
-        }
-
-
-def won_back(
-    records: Records, family: Family, trained: "Mapping[str, Training]", found: Sequence[Rung]
-) -> list[WonBack]:
-    """One for each tier that was pruned and distilled."""
-    from mythos.train.build import build_pruned
-    from mythos.train.control import gap_closed
-    from mythos.train.ladder import step_up
-
-    of, lines = {one.tier.name: one for one in found}, []
-    for name, how in trained.items():
-        tier = family.tier(name)
-        if tier.made_by.kind != "distil" or name not in of or tier.parents[0] not in of:
-            continue
-        with progress(f"{name}: pruned") as report:
-            here = (records.home, records.store, records.clock, OPERATOR, family, tier, how, report)
-            pruned = build_pruned(*here)
-        parent = of[tier.parents[0]].quality
-        closed = gap_closed(of[name].quality, pruned, parent)
-        lines.append(WonBack(name, of[name].seed, step_up(parent, pruned)[0], closed))
-    return lines
-
-
-def show_won_back(lines: Sequence[WonBack]) -> None:
-    if not lines:
-        return
-    drawn = [one.line() for one in lines]
-    table(list(drawn[0]), [list(line.values()) for line in drawn])
-    note(
-        "pruning cost: bits per byte against the parent before training, mean of the domains; won back: the "
-        "share of it that training made good, 95% interval over texts"
-    )
-
-
 def show_beside(held: Sequence[Beside]) -> None:
     if not held:
         return
