@@ -44,13 +44,14 @@ def still_won(
     """For each of `times` what a run of so many times the tokens wins beyond this one, as a share of what
     this one won: 0.1 is a tenth more. `losses` (nats) and `rates` (0 to 1) of each step, `tokens` up to it.
 
-    The value is the median of the resamples, low and high are the ends of a 95% interval, none below 0.
-    ScalingError for fewer than 64 steps from the first at the full rate on, or a loss that is no number or
-    did not fall.
+    The value is the median of the resamples, low and high are the ends of a 95% interval, none below 0. Steps
+    without a finite loss, from which nothing was learnt, count for nothing. ScalingError for fewer than 64
+    others from the first at the full rate on, or a loss that did not fall.
     """
-    tokens_N, losses_N, rates_N = (np.array(column, dtype=float) for column in (tokens, losses, rates))
-    if not np.isfinite(losses_N).all():
-        raise ScalingError("The loss of a step is no finite number.", "Look for damage in its metrics file.")
+    known_N = np.isfinite(np.array(losses, dtype=float))
+    tokens_N, losses_N, rates_N = (
+        np.array(column, dtype=float)[known_N] for column in (tokens, losses, rates)
+    )
     warm = int(np.argmax(rates_N >= 1)) if (rates_N >= 1).any() else len(rates_N)
     steps = len(rates_N) - warm
     if steps < LEAST_BLOCKS * BLOCK:
