@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mythos.cli.local import Records
-from mythos.cli.output import amount, note, table
+from mythos.cli.output import amount, note, table_of
 from mythos.cli.progress import progress
 from mythos.cli.rungs import Rung, mean_of, share_right
 from mythos.records.principal import OPERATOR
@@ -87,8 +87,7 @@ def _held(rung: Rung, parent: str, measured: "Measured") -> Beside:
 def show_beside(held: Sequence[Beside]) -> None:
     if not held:
         return
-    lines = [one.line() for one in held]
-    table(list(lines[0]), [list(line.values()) for line in lines])
+    table_of([one.line() for one in held])
     note(
         "bits per byte that the tier saves against its control on the same held-out texts, 95% interval over "
         "texts; questions of reasoning_gym answered rightly by both, and by how much more, 95% interval over "

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
@@ -102,6 +102,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "
     for row in rows:
         drawn.add_row(*(escape(printable(str(cell))) for cell in row))
     show(*[title] * bool(title), drawn)
+
+
+def table_of(lines: Sequence[Mapping[str, object]], title: str = "") -> None:
+    """`table` of at least one line; all share their keys, which are the heads."""
+    table(list(lines[0]), [list(line.values()) for line in lines], title)
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mythos.cli.local import Records
-from mythos.cli.output import amount, note, table
+from mythos.cli.output import amount, note, table, table_of
 from mythos.cli.progress import progress
 from mythos.records.principal import OPERATOR
 from mythos.spec.counting import active_parameters, parameters
@@ -110,8 +110,7 @@ def show_rungs(found: Sequence[Rung]) -> None:
         "on topics that no tier was taught, as a program judges, 95% interval"
     )
     if several:
-        summary = over_seeds(found)
-        table(list(summary[0]), [list(line.values()) for line in summary])
+        table_of(over_seeds(found))
         note("means over the seeds, 95% interval of the mean (Student's t)")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mythos.cli.controls import Interval, spread
 from mythos.cli.local import Records
-from mythos.cli.output import amount, note, table
+from mythos.cli.output import amount, note, table_of
 from mythos.cli.progress import progress
 from mythos.cli.rungs import Rung
 from mythos.plan.longer import still_won
@@ -135,8 +135,7 @@ def _ends(share: Estimate, now: float, all_of_it: float) -> Interval:
 def show_won_back(lines: Sequence[WonBack]) -> None:
     if not lines:
         return
-    drawn = [one.line() for one in lines]
-    table(list(drawn[0]), [list(line.values()) for line in drawn])
+    table_of([one.line() for one in lines])
     note(
         "pruning cost: bits per byte against the parent before training, mean of the domains; won back: the "
         "share of it that training made good, 95% interval over texts"
@@ -148,7 +147,7 @@ def show_won_back(lines: Sequence[WonBack]) -> None:
         for longer in one.longer
     ]
     if foreseen:
-        table(list(foreseen[0]), [list(line.values()) for line in foreseen], "Forecast of longer budgets")
+        table_of(foreseen, "Forecast of longer budgets")
         note(
             "forecast, not measured: from how the loss of the run above fell, 95% interval over its steps; "
             "another seed, or other text, may lie outside"

@@ -39,7 +39,6 @@ def still_won(
     rates: Sequence[float],
     times: Sequence[float],
     draws: int = 1000,
-    seed: int = 0,
 ) -> list[Estimate]:
     """For each of `times` what a run of so many times the tokens wins beyond this one, as a share of what
     this one won: 0.1 is a tenth more. `losses` (nats) and `rates` (0 to 1) of each step, `tokens` up to it.
@@ -62,7 +61,7 @@ def still_won(
     spent_N = np.cumsum(np.diff(tokens_N, prepend=0.0) * rates_N)
     blocks = steps // BLOCK
     late = slice(len(rates_N) - blocks * BLOCK, None)  # whole blocks
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     counts_FG = random.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(float)
     found_FC, beta_F = _fit(spent_N[late] / spent_N[-1], losses_N[late], rates_N[late], counts_FG)
     end_F = found_FC @ np.array([1.0, 1.0, rates_N[-1]])
