@@ -201,10 +201,9 @@ def _draw(
             )
     if not runs:
         return  # their directories were removed
-    picture = records.home.path / "runs" / f"{family.name}.svg"
-    picture.write_text(
-        loss_svg(f"{family.name}: loss in training", {n: loss_curve(run) for n, run in runs.items()})
-    )
+    name = f"{family.name}-{seed}" if seed else family.name  # no seed draws over another
+    picture = records.home.path / "runs" / f"{name}.svg"
+    picture.write_text(loss_svg(f"{name}: loss in training", {n: loss_curve(run) for n, run in runs.items()}))
     note(f"curves: {picture}")
 
 
