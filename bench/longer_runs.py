@@ -16,7 +16,15 @@ from mythos.plan.longer import still_won
 
 RUNS = Path(__file__).resolve().parent.parent / "docs" / "runs"
 # Share won back of what pruning cost, after all tokens of the run.
-SHORT = {"10m/sonnet-0": 1.076, "10m/sonnet-1": 1.136, "10m/sonnet-2": 1.161, "1h/sonnet": 1.285}
+SHORT = {
+    "10m/sonnet-0": 1.076,
+    "10m/sonnet-1": 1.136,
+    "10m/sonnet-2": 1.161,
+    "10m-faster/sonnet-0": 1.124,
+    "10m-faster/sonnet-1": 1.226,
+    "10m-faster/sonnet-2": 1.212,
+    "1h/sonnet": 1.285,
+}
 LONG = {"1h/sonnet": 1.285, "1h-amx/sonnet": 1.334}
 
 
