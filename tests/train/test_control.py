@@ -8,7 +8,6 @@ import pytest
 from mythos.cli.local import open_records
 from mythos.cli.rungs import Rung
 from mythos.cli.won_back import WonBack, won_back
-from mythos.data.documents import DataError
 from mythos.evaluate.reasoning_gym import suite
 from mythos.records.clock import Clock
 from mythos.records.principal import OPERATOR
@@ -47,10 +46,8 @@ def test_each_kind_of_tier_has_its_rival() -> None:
 def test_a_control_gets_as_many_tokens_and_is_not_registered(
     family: Family, material: Material, tier: str, kind: str
 ) -> None:
-    try:
-        asked = suite(lambda *_: None)
-    except DataError:
-        pytest.skip("reasoning-gym is not installed")
+    pytest.importorskip("reasoning_gym")
+    asked = suite(lambda *_: None)
     asked = replace(asked, items=asked.items[::100])
     parent = "small" if tier == "wide" else "large"
     make(family, parent, of(material, SMALL))
